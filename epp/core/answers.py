@@ -1,0 +1,52 @@
+"""What the EPP itself answers a client: JSON error bodies in the dialect of the path."""
+
+from typing import Final
+
+import msgspec
+
+from epp.core.headers import DROPPED_REASON
+from epp.core.replies import Header, ImmediateReply
+from epp.core.request import REFUSALS, Outcome
+
+__all__ = ["error_reply", "refusal_reply"]
+
+_OPENAI_TYPES: Final = {
+    400: "invalid_request_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+_ANTHROPIC_TYPES: Final = {
+    400: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+_JSON: Final[Header] = (b"content-type", b"application/json")
+
+
+def refusal_reply(outcome: Outcome, retry_after_s: int, path: bytes) -> ImmediateReply:
+    """Return the answer for a request that was not dispatched."""
+    refusal = REFUSALS[outcome]
+    return error_reply(
+        refusal.status,
+        outcome.value,
+        refusal.message,
+        path,
+        (b"retry-after", b"%d" % retry_after_s),
+        (DROPPED_REASON, refusal.dropped_reason.encode()),
+    )
+
+
+def error_reply(
+    status: int, code: str, message: str, path: bytes, *headers: Header
+) -> ImmediateReply:
+    """Return an error answer: OpenAI's error object, or Anthropic's on its paths."""
+    document: dict[str, object]
+    if path.partition(b"?")[0].endswith((b"/messages", b"/messages/count_tokens")):
+        kind = _ANTHROPIC_TYPES[status]
+        document = {"type": "error", "error": {"type": kind, "message": message}}
+    else:
+        kind = _OPENAI_TYPES[status]
+        document = {"error": {"message": message, "type": kind, "code": code, "param": None}}
+    return ImmediateReply(status, (_JSON, *headers), msgspec.json.encode(document))

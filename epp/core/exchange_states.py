@@ -1,0 +1,78 @@
+"""The life of an exchange as a table: every legal step stands here and nowhere else.
+
+Rule 1: whoever ends the wait or the response moves the state first and acts afterwards, so that
+whatever is called back finds the exchange where it says it is. Rule 2: what the table does not name
+is a mistake in this program and raises; what a proxy or client may do wrong is caught before, in
+the exchange.
+"""
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["TRANSITIONS", "Event", "State"]
+
+
+class State(enum.Enum):
+    """Where an exchange stands."""
+
+    NEW = "nothing has come yet"
+    RECEIVING = "the request's body is being received"
+    WAITING = "the request waits for its turn"
+    ROUTED = "the request goes to an endpoint"
+    RESPONDING = "the response has begun"
+    COMPLETE = "the response has ended"
+    ANSWERED = "the EPP has answered the client itself"
+    CLOSED = "the proxy's stream is over"
+
+
+class Event(enum.Enum):
+    """What can happen to an exchange."""
+
+    BODY_AWAITED = "the body must be seen before the request can be judged"
+    ADMITTED = "the request was offered to the flow control"
+    PASSED = "the request is no inference and goes without waiting"
+    DISPATCHED = "the flow control dispatched the request"
+    REFUSED = "the EPP answers the client itself"
+    RESPONSE_BEGAN = "the proxy told of a response"
+    RESPONSE_ENDED = "the response has ended"
+    CLOSED = "the proxy's stream has closed"
+
+
+TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
+    {
+        State.NEW: {
+            Event.BODY_AWAITED: State.RECEIVING,
+            Event.ADMITTED: State.WAITING,
+            Event.PASSED: State.ROUTED,
+            Event.REFUSED: State.ANSWERED,
+            Event.RESPONSE_BEGAN: State.RESPONDING,
+            Event.CLOSED: State.CLOSED,
+        },
+        State.RECEIVING: {
+            Event.ADMITTED: State.WAITING,
+            Event.PASSED: State.ROUTED,
+            Event.REFUSED: State.ANSWERED,
+            Event.RESPONSE_BEGAN: State.RESPONDING,
+            Event.CLOSED: State.CLOSED,
+        },
+        State.WAITING: {
+            Event.DISPATCHED: State.ROUTED,
+            Event.REFUSED: State.ANSWERED,
+            Event.RESPONSE_BEGAN: State.RESPONDING,
+            Event.CLOSED: State.CLOSED,
+        },
+        State.ROUTED: {
+            Event.RESPONSE_BEGAN: State.RESPONDING,
+            Event.CLOSED: State.CLOSED,
+        },
+        State.RESPONDING: {
+            Event.RESPONSE_ENDED: State.COMPLETE,
+            Event.CLOSED: State.CLOSED,
+        },
+        State.COMPLETE: {Event.CLOSED: State.CLOSED},
+        State.ANSWERED: {Event.CLOSED: State.CLOSED},
+        State.CLOSED: {},
+    }
+)

@@ -1,0 +1,59 @@
+"""How fast the queue drains: the measure behind Retry-After and the rejection of hopeless waits."""
+
+import math
+
+__all__ = ["DrainRate"]
+
+_MEMORY_S = 10.0
+_TRUSTED_AFTER_S = 2.0
+_TRUSTED_AFTER_DISPATCHES = 10.0
+_STALE_AFTER_S = 60.0
+
+
+class DrainRate:
+    """Dispatches per second of backlog, exponentially weighted over the last ten seconds of
+    backlog.
+
+    Only time in which somebody waited counts: the dispatches of an idle pool measure how much is
+    asked of it and not how much it can do. Weighted sums ``n ← n·e^(-Δ/τ) + dispatches`` and ``t ←
+    t·e^(-Δ/τ) + τ·(1 - e^(-Δ/τ))`` give the rate ``n/t``, unbiased from the first second on.
+    """
+
+    __slots__ = ("_backlogged", "_count", "_since_s", "_weight_s")
+
+    def __init__(self) -> None:
+        self._count = 0.0
+        self._weight_s = 0.0
+        self._since_s = 0.0
+        self._backlogged = False
+
+    def backlog(self, present: bool, now: float) -> None:
+        """Tell whether requests are waiting from ``now`` on."""
+        if present == self._backlogged:
+            return
+        if self._backlogged:
+            self._advance(now)
+        elif now - self._since_s > _STALE_AFTER_S:
+            self._count = self._weight_s = 0.0
+        self._since_s = now
+        self._backlogged = present
+
+    def dispatched(self, now: float) -> None:
+        """Count one dispatch of a request that had waited."""
+        self._advance(now)
+        self._count += 1.0
+
+    def per_s(self, now: float) -> float | None:
+        """Return the rate in requests per second, or None while too little was seen to tell."""
+        self._advance(now)
+        if self._weight_s < _TRUSTED_AFTER_S or self._count < _TRUSTED_AFTER_DISPATCHES:
+            return None
+        return self._count / self._weight_s
+
+    def _advance(self, now: float) -> None:
+        if not self._backlogged:
+            return
+        kept = math.exp(-(now - self._since_s) / _MEMORY_S)
+        self._count *= kept
+        self._weight_s = self._weight_s * kept + _MEMORY_S * (1.0 - kept)
+        self._since_s = now

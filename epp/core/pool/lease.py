@@ -1,0 +1,52 @@
+"""A lease: the one owner of the capacity that a dispatched request uses at an endpoint."""
+
+from typing import TYPE_CHECKING
+
+from epp.core.resources import Endpoint
+
+if TYPE_CHECKING:
+    from epp.core.pool.pool import Pool
+
+__all__ = ["Lease"]
+
+
+class Lease:
+    """Capacity for one request at one endpoint, from dispatch until the response has ended.
+
+    Made by :meth:`epp.core.pool.Pool.lease`. It is released exactly once; a second release would
+    free capacity that somebody else holds, so it is an error and not silently ignored.
+    """
+
+    __slots__ = ("_pool", "_slot", "endpoint")
+
+    def __init__(self, pool: "Pool", slot: int, endpoint: Endpoint):
+        self._pool = pool
+        self._slot = slot
+        self.endpoint = endpoint
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the capacity has been given back."""
+        return self._slot < 0
+
+    def move(self, destination: str) -> bool:
+        """Follow the request to the endpoint that really serves it, after the proxy failed over.
+
+        The limit of that endpoint does not stop the move: the request is there already. A
+        destination that the pool does not know leaves the lease where it is. Returns whether it
+        moved.
+        """
+        if self._slot < 0 or destination == self.endpoint.destination:
+            return False
+        moved = self._pool._move(self._slot, destination)
+        if moved is None:
+            return False
+        self._slot, self.endpoint = moved
+        return True
+
+    def release(self) -> None:
+        """Give the capacity back. Raises AssertionError on a second release."""
+        if self._slot < 0:
+            raise AssertionError("a lease was released twice")
+        self._pool._release(self._slot)
+        self._slot = -1

@@ -1,0 +1,105 @@
+"""The words that all other rooms use: a request, its flow, and how its wait ended.
+
+One table in here says what the client sees for each outcome; nothing else in the project knows a
+status code of the flow control.
+"""
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import msgspec
+
+__all__ = ["REFUSALS", "FlowKey", "Outcome", "Refusal", "Request"]
+
+
+class FlowKey(NamedTuple):
+    """All requests of one tenant at one priority are one flow; all flows of one priority a band."""
+
+    priority: int
+    fairness_id: str
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the decisions need to know of one inference request.
+
+    ``id`` is the proxy's request id: for logs and traces only, never a key, since clients choose
+    it. ``subset`` is the gateway's hint: the only ``ip:port`` that may be picked; None where it
+    gave none. ``wait_limit_s`` is the request's own wait budget in seconds, None where it named
+    none.
+    """
+
+    flow: FlowKey
+    id: str = ""
+    model: str = ""
+    objective: str = ""
+    body_bytes: int = 0
+    wait_limit_s: float | None = None
+    subset: frozenset[str] | None = None
+
+
+class Outcome(enum.Enum):
+    """How the wait of a request ended: exactly one for each request that entered."""
+
+    DISPATCHED = "dispatched"
+    REJECTED_CAPACITY = "rejected-capacity"
+    REJECTED_WAIT = "rejected-wait"
+    REJECTED_NO_ENDPOINTS = "rejected-no-endpoints"
+    DISPLACED = "displaced"
+    EXPIRED = "expired"
+    EXPIRED_NO_ENDPOINTS = "expired-no-endpoints"
+    CANCELLED = "cancelled"
+    SHUTTING_DOWN = "shutting-down"
+
+
+class Refusal(NamedTuple):
+    """What a client is told when its request was not dispatched.
+
+    ``dropped_reason`` is the value of ``x-llm-d-request-dropped-reason``, with the words of the
+    reference implementation, so that clients that know those need not change.
+    """
+
+    status: int
+    dropped_reason: str
+    message: str
+
+
+_CONTENDED: Final = 429
+_NO_CAPACITY: Final = 503
+
+REFUSALS: Final[Mapping[Outcome, Refusal]] = MappingProxyType(
+    {
+        Outcome.REJECTED_CAPACITY: Refusal(
+            _CONTENDED, "rejected-saturated", "The queue is full. Please retry later."
+        ),
+        Outcome.REJECTED_WAIT: Refusal(
+            _CONTENDED,
+            "rejected-saturated",
+            "The request would have waited longer than it may. Please retry later.",
+        ),
+        Outcome.DISPLACED: Refusal(
+            _CONTENDED,
+            "rejected-saturated",
+            "The queue is full and the request gave way to one of higher priority."
+            " Please retry later.",
+        ),
+        Outcome.EXPIRED: Refusal(
+            _CONTENDED,
+            "rejected-ttl-expired",
+            "The request waited as long as it may without finding a free model server."
+            " Please retry later.",
+        ),
+        Outcome.REJECTED_NO_ENDPOINTS: Refusal(
+            _NO_CAPACITY, "rejected-no-endpoints", "No model server can take this request."
+        ),
+        Outcome.EXPIRED_NO_ENDPOINTS: Refusal(
+            _NO_CAPACITY,
+            "rejected-no-endpoints",
+            "The request waited as long as it may and no model server appeared.",
+        ),
+        Outcome.SHUTTING_DOWN: Refusal(
+            _NO_CAPACITY, "rejected-shutting-down", "The gateway is shutting down. Please retry."
+        ),
+    }
+)

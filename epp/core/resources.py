@@ -1,0 +1,71 @@
+"""What a pool is made of, whichever way it was discovered: files or the Kubernetes API.
+
+A discovery source hands the core one :class:`PoolResources` at a time: the whole wanted state,
+already validated. The core applies it at once and in full, so there is no half-applied state to
+reason about.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+__all__ = ["Endpoint", "Objective", "PoolResources", "PoolSpec", "join_host_port"]
+
+FailureMode = Literal["FailOpen", "FailClose"]
+
+
+def join_host_port(address: str, port: int) -> str:
+    """Return ``address:port`` as the endpoint-picker protocol writes it: IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One address at which a model server takes requests.
+
+    ``address`` is an IP literal (names have been resolved before they get here), ``name`` is
+    ``namespace/name`` of the pod or list entry, made unique per address and port by its source.
+    """
+
+    name: str
+    address: str
+    port: int
+    labels: Mapping[str, str] = {}
+
+    @property
+    def destination(self) -> str:
+        """``ip:port``, IPv6 in brackets: the identity of the endpoint towards the proxy."""
+        return join_host_port(self.address, self.port)
+
+
+class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An InferencePool: which endpoints belong to it, and what the gateway does when the EPP
+    fails."""
+
+    name: str
+    namespace: str = "default"
+    group: str = "inference.networking.k8s.io"
+    selector: Mapping[str, str] = {}
+    target_ports: tuple[int, ...] = ()
+    failure_mode: FailureMode = "FailOpen"
+
+
+class Objective(msgspec.Struct, frozen=True, kw_only=True):
+    """An InferenceObjective: a name that requests carry and the priority that it gives them."""
+
+    name: str
+    namespace: str = "default"
+    priority: int = 0
+
+
+class PoolResources(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole wanted state of one pool.
+
+    ``objectives`` holds those whose ``poolRef`` is this pool, by name; ``endpoints`` those that the
+    pool's selector matched, each with its port filled in, in a stable order, ``destination``
+    unique.
+    """
+
+    pool: PoolSpec
+    objectives: Mapping[str, Objective] = {}
+    endpoints: tuple[Endpoint, ...] = ()
