@@ -1,0 +1,65 @@
+"""gRPC health, beside ext_proc and on a port of its own."""
+
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from epp.proxy.listen import bind
+
+__all__ = ["EXT_PROC_SERVICE", "Health", "HealthServer"]
+
+EXT_PROC_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+
+_FOLLOW_READINESS: Final = ("", "readiness", EXT_PROC_SERVICE)
+_LIVENESS: Final = "liveness"
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health:
+    """The answers to ``Check`` and ``Watch``.
+
+    ``liveness`` is serving as long as the process answers; ``readiness``, the empty name and the
+    ext_proc service follow :meth:`set_ready`, and begin as not serving.
+    """
+
+    def __init__(self) -> None:
+        self._servicer: Any = health.aio.HealthServicer()
+
+    async def start(self) -> None:
+        """Begin to answer: alive, not ready."""
+        await self._servicer.set(_LIVENESS, _SERVING)
+        await self.set_ready(False)
+
+    async def set_ready(self, ready: bool) -> None:
+        """Tell everybody who asks or watches."""
+        for service in _FOLLOW_READINESS:
+            await self._servicer.set(service, _SERVING if ready else _NOT_SERVING)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Answer on this server too."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+
+class HealthServer:
+    """Serves health alone, for probes. ``port`` is the bound port once :meth:`start` has
+    returned."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; port 0 takes any that is free. Raises UsageError if the address cannot be had."""
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._health.add_to(server)
+        self.port = bind(server, host, port, "health (--health-port)")
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """Close the listener and its connections."""
+        if self._server is not None:
+            await self._server.stop(None)

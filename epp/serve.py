@@ -1,0 +1,196 @@
+"""``epp serve``: run the endpoint picker."""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+
+from epp.config import ServeOptions
+from epp.core.exchange import ExchangeLimits
+from epp.core.flow import FlowLimits
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = subcommands.add_parser(
+        "serve",
+        help="run the endpoint picker beside a gateway of your own",
+        description="Run the endpoint picker: an ext_proc server for Envoy or any gateway that"
+        " speaks ext_proc, with its pool, objectives and endpoints from a directory of manifests.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_resource_arguments(parser.add_argument_group("resources"))
+    _add_listen_arguments(parser.add_argument_group("listening"))
+    _add_flow_arguments(parser.add_argument_group("flow control"))
+    process = parser.add_argument_group("process")
+    defaults = ServeOptions(manifests=())
+    process.add_argument(
+        "--drain-timeout",
+        type=_seconds,
+        default=defaults.drain_timeout_s,
+        metavar="SECONDS",
+        help="after SIGTERM, go on dispatching queued requests for so long",
+    )
+    process.add_argument(
+        "--shutdown-grace",
+        type=_seconds,
+        default=defaults.shutdown_grace_s,
+        metavar="SECONDS",
+        help="then, give running requests so long to end",
+    )
+    process.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _add_resource_arguments(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--manifests",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="directory of YAML manifests: InferencePool, InferenceObjective, endpoints;"
+        " watched for changes; may be given more than once",
+    )
+    group.add_argument(
+        "--pool-name", metavar="NAME", help="the pool to serve, if there are several"
+    )
+    group.add_argument("--pool-namespace", metavar="NAMESPACE", help="the namespace of that pool")
+    group.add_argument(
+        "--eds-file", type=Path, metavar="FILE", help="keep this file of endpoints for Envoy's EDS"
+    )
+
+
+def _add_listen_arguments(group: "argparse._ArgumentGroup") -> None:
+    defaults = ServeOptions(manifests=())
+    group.add_argument("--host", default=defaults.host, help="address to listen on")
+    group.add_argument(
+        "--grpc-port", type=_port, default=defaults.grpc_port, help="ext_proc and gRPC health"
+    )
+    group.add_argument(
+        "--health-port", type=_port, default=defaults.health_port, help="gRPC health alone"
+    )
+    group.add_argument(
+        "--metrics-port",
+        type=_port,
+        default=defaults.metrics_port,
+        help="HTTP: /metrics, /healthz, /readyz",
+    )
+
+
+def _add_flow_arguments(group: "argparse._ArgumentGroup") -> None:
+    flow, exchange = FlowLimits(), ExchangeLimits()
+    group.add_argument(
+        "--max-concurrency",
+        type=_positive,
+        default=ServeOptions(manifests=()).max_concurrency,
+        metavar="N",
+        help="most requests in flight at one endpoint",
+    )
+    group.add_argument(
+        "--max-queued-requests", type=_positive, default=flow.max_requests, metavar="N",
+        help="most requests that wait",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-queued-bytes", type=_positive, default=flow.max_bytes, metavar="BYTES",
+        help="most bytes of request bodies that wait",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-body-bytes", type=_positive, default=exchange.max_body_bytes, metavar="BYTES",
+        help="largest request body; a larger one is answered 413",
+    )  # fmt: skip
+    group.add_argument(
+        "--request-ttl", type=_seconds, default=flow.wait_limit_s, metavar="SECONDS",
+        help="longest wait in the queue; 0 waits without end",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-endpoint-ttl", type=_seconds, metavar="SECONDS",
+        default=flow.no_endpoint_wait_limit_s,
+        help="longest wait while the pool has no endpoint; 0 waits without end",
+    )  # fmt: skip
+    group.add_argument(
+        "--reject-hopeless",
+        action=argparse.BooleanOptionalAction,
+        default=flow.reject_hopeless,
+        help="refuse on arrival what would expire before its turn, by the measured drain rate",
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from epp.observability.logs import set_up_logging
+
+    set_up_logging(args.log_level)
+    options = _options(args)
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(_serve(options))
+    else:
+        uvloop.run(_serve(options))
+    return 0
+
+
+def _options(args: argparse.Namespace) -> ServeOptions:
+    return ServeOptions(
+        manifests=tuple(args.manifests),
+        pool_name=args.pool_name,
+        pool_namespace=args.pool_namespace,
+        host=args.host,
+        grpc_port=args.grpc_port,
+        health_port=args.health_port,
+        metrics_port=args.metrics_port,
+        eds_file=args.eds_file,
+        max_concurrency=args.max_concurrency,
+        flow=FlowLimits(
+            max_requests=args.max_queued_requests,
+            max_bytes=args.max_queued_bytes,
+            band_max_requests=args.max_queued_requests,
+            band_max_bytes=args.max_queued_bytes,
+            wait_limit_s=args.request_ttl or None,
+            no_endpoint_wait_limit_s=args.no_endpoint_ttl or None,
+            reject_hopeless=args.reject_hopeless,
+        ),
+        exchange=ExchangeLimits(max_body_bytes=args.max_body_bytes),
+        drain_timeout_s=args.drain_timeout,
+        shutdown_grace_s=args.shutdown_grace,
+    )
+
+
+async def _serve(options: ServeOptions) -> None:
+    from epp.service import Service
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, stop.set)
+    async with Service(options):
+        await stop.wait()
+        loop.remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65_535, "a port")
+
+
+def _positive(text: str) -> int:
+    return _number(text, 1, 1 << 62, "a whole number of at least 1")
+
+
+def _number(text: str, lowest: int, highest: int, expected: str) -> int:
+    if text.isdigit() and lowest <= int(text) <= highest:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = -1.0
+    if 0 <= seconds < float("inf"):
+        return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
