@@ -1,0 +1,120 @@
+"""The command line of ``epp serve``: options, errors, and the composition behind them."""
+
+from pathlib import Path
+
+import aiohttp
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from epp.cli import main
+from epp.config import ServeOptions
+from epp.errors import UsageError
+from epp.service import Service
+
+POOL = """
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: p}
+spec:
+  selector: {matchLabels: {app: a}}
+  targetPorts: [{number: 8000}]
+  endpointPickerRef: {name: epp, port: {number: 9002}}
+"""
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    (tmp_path / "pool.yaml").write_text(POOL)
+    return tmp_path
+
+
+def options(manifests: Path, **changes: object) -> ServeOptions:
+    values = {
+        "manifests": (manifests,),
+        "host": "127.0.0.1",
+        "grpc_port": 0,
+        "health_port": 0,
+        "metrics_port": 0,
+    }
+    return ServeOptions(**(values | changes))  # type: ignore[arg-type]
+
+
+async def test_starts_serves_probes_and_stops(manifests: Path) -> None:
+    service = Service(options(manifests))
+    async with service, aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{service.observability.port}"
+        for path in ("/healthz", "/readyz"):
+            async with session.get(base + path) as response:
+                assert response.status == 200
+        async with session.get(base + "/metrics") as response:
+            assert b"llm_d_epp_ready_endpoints" in await response.read()
+        for port in (service.health_server.port, service.ext_proc.port):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                answer = await stub.Check(health_pb2.HealthCheckRequest(service="readiness"))
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_is_alive_but_not_ready_while_it_drains(manifests: Path) -> None:
+    service = Service(options(manifests))
+    async with service, aiohttp.ClientSession() as session:
+        await service.drain()
+        base = f"http://127.0.0.1:{service.observability.port}"
+        async with session.get(base + "/readyz") as response:
+            assert response.status == 503
+        async with session.get(base + "/healthz") as response:
+            assert response.status == 200
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{service.ext_proc.port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            for name, serving in (("liveness", True), ("", False)):
+                answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+                assert (answer.status == health_pb2.HealthCheckResponse.SERVING) is serving
+
+
+@pytest.mark.parametrize("port", ["grpc_port", "health_port", "metrics_port"])
+async def test_a_taken_port_is_one_clear_error(manifests: Path, port: str) -> None:
+    async with Service(options(manifests)) as first:
+        taken = first.observability.port
+        with pytest.raises(UsageError, match=str(taken)):
+            async with Service(options(manifests, **{port: taken})):
+                pass
+
+
+async def test_an_eds_file_that_cannot_be_written_is_one_clear_error(manifests: Path) -> None:
+    path = manifests / "missing" / "eds.json"
+    with pytest.raises(UsageError, match="--eds-file"):
+        async with Service(options(manifests, eds_file=path)):
+            pass
+
+
+def test_broken_manifests_exit_with_2_and_say_where(
+    manifests: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (manifests / "pool.yaml").write_text(POOL.replace("targetPorts", "targetPort"))
+    arguments = ["--manifests", str(manifests), "--grpc-port", "0", "--health-port", "0"]
+    assert main(["serve", *arguments, "--metrics-port", "0"]) == 2
+    error = capsys.readouterr().err
+    assert "pool.yaml" in error
+    assert "targetPort" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--grpc-port", "70000"], "'70000' is not a port"),
+        (["--request-ttl", "soon"], "'soon' is not a number of seconds"),
+        (["--max-concurrency", "0"], "'0' is not a whole number of at least 1"),
+        (["--max-queued-bytes", "-1"], "'-1' is not a whole number of at least 1"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "--manifests", ".", *arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert arguments[0] in error
