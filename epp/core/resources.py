@@ -47,7 +47,7 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
     group: str = "inference.networking.k8s.io"
     selector: Mapping[str, str] = {}
     target_ports: tuple[int, ...] = ()
-    failure_mode: FailureMode = "FailOpen"
+    failure_mode: FailureMode = "FailClose"
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True):
