@@ -15,7 +15,12 @@ from epp.errors import UsageError
 
 __all__ = ["main"]
 
-_COMMANDS = ("epp.serve", "epp.modelserver.command")
+_COMMANDS = (
+    "epp.gateway.up",
+    "epp.serve",
+    "epp.gateway.envoy_config",
+    "epp.modelserver.command",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
