@@ -4,8 +4,9 @@ import argparse
 import asyncio
 import signal
 from pathlib import Path
+from typing import get_args
 
-from epp.config import ServeOptions
+from epp.config.options import ServeOptions, TransportName
 from epp.core.exchange import ExchangeLimits
 from epp.core.flow import FlowLimits
 
@@ -80,6 +81,12 @@ def _add_listen_arguments(group: "argparse._ArgumentGroup") -> None:
         default=defaults.metrics_port,
         help="HTTP: /metrics, /healthz, /readyz",
     )
+    group.add_argument(
+        "--transport",
+        choices=get_args(TransportName),
+        default=defaults.transport,
+        help="what speaks HTTP/2 with the gateway: our own, or grpcio's asyncio server",
+    )
 
 
 def _add_flow_arguments(group: "argparse._ArgumentGroup") -> None:
@@ -143,6 +150,7 @@ def _options(args: argparse.Namespace) -> ServeOptions:
         grpc_port=args.grpc_port,
         health_port=args.health_port,
         metrics_port=args.metrics_port,
+        transport=args.transport,
         eds_file=args.eds_file,
         max_concurrency=args.max_concurrency,
         flow=FlowLimits(

@@ -26,6 +26,8 @@ from epp.observability.metrics import Metrics
 from epp.proxy.eds import write_eds
 from epp.proxy.grpc_server import GrpcServer
 from epp.proxy.health import Health, HealthServer
+from epp.proxy.http2_server import Http2Server
+from epp.proxy.transport import Transport
 
 __all__ = ["Service"]
 
@@ -54,12 +56,7 @@ class Service:
             recorder=self.metrics,
         )
         self._health = Health()
-        self.ext_proc = GrpcServer(
-            self._new_exchange,
-            health=self._health,
-            now=monotonic_s,
-            max_body_bytes=options.exchange.max_body_bytes,
-        )
+        self.ext_proc = self._make_transport()
         self.health_server = HealthServer(self._health)
         self.observability = ObservabilityServer(self.metrics.render, lambda: self.router.is_ready)
         self.metrics.watch(self.router, lambda: self.ext_proc.open_streams, monotonic_s)
@@ -128,6 +125,17 @@ class Service:
         await self.health_server.stop()
         await self.observability.stop()
         self._alarm.stop()
+
+    def _make_transport(self) -> Transport:
+        max_body_bytes = self._options.exchange.max_body_bytes
+        if self._options.transport == "grpcio":
+            return GrpcServer(
+                self._new_exchange,
+                health=self._health,
+                now=monotonic_s,
+                max_body_bytes=max_body_bytes,
+            )
+        return Http2Server(self._new_exchange, health=self._health, max_body_bytes=max_body_bytes)
 
     def _new_exchange(self, stream: ProxyStream) -> Exchange:
         return Exchange(stream, self._bind, self._options.exchange)

@@ -1,13 +1,16 @@
 """What ``epp serve`` can be told."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from epp.core.exchange import ExchangeLimits
 from epp.core.flow import FlowLimits
 
-__all__ = ["ServeOptions"]
+__all__ = ["ServeOptions", "TransportName"]
+
+TransportName = Literal["http2", "grpcio"]
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +28,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     grpc_port: int = 9002
     health_port: int = 9003
     metrics_port: int = 9090
+    transport: TransportName = "grpcio"
     eds_file: Path | None = None
     max_concurrency: int = 100
     flow: FlowLimits = FlowLimits()

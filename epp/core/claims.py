@@ -10,10 +10,11 @@ from epp.core.parsing import inspect_body
 __all__ = ["RequestClaims", "read_claims"]
 
 
-class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """The claims of headers, gateway's hint and body; empty or None where there is none.
 
-    ``wait_limit_s`` is in seconds; ``subset`` holds the ``ip:port`` that may be picked.
+    ``wait_limit_s`` is in seconds; ``subset`` holds the ``ip:port`` that may be picked. Array-like,
+    since claims travel from worker processes to the core.
     """
 
     id: str = ""

@@ -22,10 +22,8 @@ import msgspec
 from epp.core.answers import error_reply, refusal_reply
 from epp.core.claims import read_claims
 from epp.core.exchange_states import TRANSITIONS, Event, State
-from epp.core.flow import Ticket
+from epp.core.gate import Admission, Ending, Gate
 from epp.core.headers import QUEUE_WAIT, Headers
-from epp.core.pool import Lease
-from epp.core.ports import Ending
 from epp.core.replies import (
     BodyContinue,
     BodyMode,
@@ -38,8 +36,7 @@ from epp.core.replies import (
     TrailersReply,
     body_replies,
 )
-from epp.core.request import Outcome, Request
-from epp.core.router import Router
+from epp.core.request import Outcome
 
 __all__ = ["Exchange", "ExchangeLimits", "ProxyProtocolError"]
 
@@ -65,45 +62,43 @@ class Exchange:
     """One HTTP request. Methods are named after ext_proc's messages; ``now`` is in monotonic
     seconds.
 
-    ``bind`` chooses the router, and so the pool, when the headers arrive. Every method that takes a
+    ``bind`` chooses the gate, and so the pool, when the headers arrive. Every method that takes a
     message may raise :class:`ProxyProtocolError`. :meth:`closed` must be called once when the
     stream is over, however it ended; nothing may be called after it.
     """
 
     __slots__ = (
+        "_admission",
         "_arrived_s",
         "_bind",
         "_body",
         "_body_bytes",
         "_body_seen",
+        "_gate",
         "_headers",
         "_headers_due",
         "_held",
-        "_lease",
         "_limits",
-        "_request",
         "_request_done",
         "_request_mode",
         "_response_bytes",
         "_response_mode",
-        "_router",
         "_status",
         "_stream",
         "_subset",
-        "_ticket",
         "_trailers_due",
         "_waited_s",
         "state",
     )
 
     def __init__(
-        self, stream: ProxyStream, bind: Callable[[Headers], Router], limits: ExchangeLimits
+        self, stream: ProxyStream, bind: Callable[[Headers], Gate], limits: ExchangeLimits
     ) -> None:
         self.state = State.NEW
         self._stream = stream
         self._bind = bind
         self._limits = limits
-        self._router: Router | None = None
+        self._gate: Gate | None = None
         self._headers = Headers([])
         self._subset: frozenset[str] | None = None
         self._request_mode = BodyMode.FULL_DUPLEX_STREAMED
@@ -115,10 +110,8 @@ class Exchange:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._body_seen = False
-        self._request: Request | None = None
         self._held: list[Reply] = []
-        self._ticket: Ticket | None = None
-        self._lease: Lease | None = None
+        self._admission: Admission | None = None
         self._waited_s: float | None = None
         self._status = 0
         self._response_bytes: int | None = None
@@ -163,16 +156,18 @@ class Exchange:
             self._begin(self._headers, None, now)
             self._step(Event.BODY_AWAITED)
         self._request_done = end_of_stream
+        if self.state in (State.RECEIVING, State.WAITING):
+            self._body_bytes += len(body)
+            if self._body_bytes > self._limits.max_body_bytes:
+                self._refuse_too_large(now)
+                return
         if self.state is not State.RECEIVING:
             self._reply_in_turn(*self._body_replies(body, end_of_stream))
             return
         self._body_seen = True
         self._body.append(body)
-        self._body_bytes += len(body)
-        if self._body_bytes > self._limits.max_body_bytes:
-            self._refuse_too_large()
-        elif end_of_stream or self._request_mode is not BodyMode.FULL_DUPLEX_STREAMED:
-            self._request_done = True
+        if end_of_stream or self._request_mode is not BodyMode.FULL_DUPLEX_STREAMED:
+            self._request_done = end_of_stream or self._request_mode in _BUFFERING
             self._judge(now)
 
     def request_trailers(self, now: float) -> None:
@@ -199,8 +194,8 @@ class Exchange:
             raise ProxyProtocolError("response headers came twice")
         self._response_began(now)
         self._status = status
-        if served_by is not None and self._lease is not None and self._router is not None:
-            self._router.follow(self._lease, served_by, now)
+        if served_by is not None and self._admission is not None:
+            self._bound_gate().served_by(self._admission, served_by, now)
         self._stream.send(HeadersReply(Phase.RESPONSE, None, self._response_headers_to_set()))
         if end_of_stream:
             self._response_ended(now)
@@ -237,24 +232,27 @@ class Exchange:
             self.state is State.RESPONDING and self._response_mode is BodyMode.NONE
         )
         self._step(Event.CLOSED)
-        self._withdraw(now)
-        self._release("complete" if was_seen_to_its_end else "aborted", now)
+        self._leave("complete" if was_seen_to_its_end else "aborted", now)
         self._body.clear()
         self._held.clear()
 
-    # What the flow control says (epp.core.flow.Waiter)
+    # What the gate says (epp.core.gate.GateWaiter)
 
-    def dispatched(self, lease: Lease, waited_s: float, now: float) -> None:
-        """The request has its endpoint."""
+    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+        """The request has its endpoint, and holds capacity there."""
         self._step(Event.DISPATCHED)
-        self._ticket = None
-        self._lease = lease
         self._waited_s = waited_s
-        self._send_on(lease.endpoint.destination)
+        self._send_on(destination)
+
+    def passed(self, destination: str, now: float) -> None:
+        """The request is no inference and goes."""
+        self._step(Event.PASSED)
+        self._admission = None
+        self._send_on(destination)
 
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
         """The request does not go; its client is told why and when to come back."""
-        self._ticket = None
+        self._admission = None
         self._answer(refusal_reply(outcome, retry_after_s, self._path()))
 
     # The request phase
@@ -263,18 +261,18 @@ class Exchange:
         self._headers = headers
         self._subset = subset
         self._arrived_s = now
-        self._router = self._bind(headers)
+        self._gate = self._bind(headers)
 
     def _judge(self, now: float) -> None:
-        """The whole body has been seen: a request with one is inference, one without is not."""
-        if self._body_bytes:
+        """What is to be seen of the body has been: a request with one is inference, one without is
+        not."""
+        if self._body_bytes or not self._request_done:
             self._admit(now)
         else:
             self._pass(now)
 
     def _admit(self, now: float) -> None:
         """Offer the request to the flow control: all that was to be seen of it has been seen."""
-        router = self._bound_router()
         body = b"".join(self._body)
         self._body = [body]
         claims = read_claims(
@@ -283,34 +281,29 @@ class Exchange:
             self._subset,
             max_inspected_bytes=self._limits.max_inspected_bytes,
         )
-        self._request = router.resolve(claims)
         self._step(Event.ADMITTED)
-        ticket = router.admit(self._request, self, now)
-        if ticket.is_waiting:
-            self._ticket = ticket
-            if self._request_mode is not BodyMode.FULL_DUPLEX_STREAMED:
-                # Only in full duplex does the proxy wait without a clock of its own.
-                self._stream.send(ExtendTimeout(_timeout_s(ticket, now)))
+        self._stand_at(self._bound_gate().admit(claims, self, now))
+        if self.state is State.WAITING and self._request_mode is not BodyMode.FULL_DUPLEX_STREAMED:
+            # Only in full duplex does the proxy wait without a clock of its own.
+            self._stream.send(ExtendTimeout(self._timeout_s(now)))
 
     def _pass(self, now: float) -> None:
         """Send a request on that is no inference (it has no body): any endpoint, no wait, no
         lease."""
-        router = self._bound_router()
-        endpoint = None if router.is_draining else router.any_endpoint(self._subset)
-        if endpoint is None:
-            outcome = Outcome.SHUTTING_DOWN if router.is_draining else Outcome.REJECTED_NO_ENDPOINTS
-            router.recorder.refused_early(outcome.value)
-            self._answer(refusal_reply(outcome, router.flow.retry_after_s(now), self._path()))
-            return
-        self._step(Event.PASSED)
-        self._send_on(endpoint.destination)
+        self._step(Event.ADMITTED)
+        self._stand_at(self._bound_gate().pass_by(self._subset, self, now))
 
-    def _refuse_too_large(self) -> None:
-        self._body.clear()
-        self._bound_router().recorder.refused_early("too-large")
+    def _stand_at(self, admission: Admission | None) -> None:
+        """Remember the admission, unless the gate has refused it already."""
+        if self.state is not State.ANSWERED:
+            self._admission = admission
+
+    def _refuse_too_large(self, now: float) -> None:
+        self._bound_gate().refused_early("too-large")
         limit = self._limits.max_body_bytes
         message = f"The request body is larger than this gateway takes ({limit} bytes)."
         self._answer(error_reply(413, "request_too_large", message, self._path()))
+        self._leave("aborted", now)  # an upgraded connection sends on while it waits
 
     def _send_on(self, destination: str) -> None:
         """Send what the proxy waits for: headers, the body that was held back, trailers, in this
@@ -351,8 +344,10 @@ class Exchange:
     # The response phase
 
     def _response_began(self, now: float) -> None:
+        was_waiting = self.state is State.WAITING
         self._step(Event.RESPONSE_BEGAN)
-        self._withdraw(now)
+        if was_waiting:
+            self._leave("aborted", now)
         self._body.clear()
 
     def _response_headers_to_set(self) -> tuple[Header, ...]:
@@ -362,7 +357,7 @@ class Exchange:
 
     def _response_ended(self, now: float) -> None:
         self._step(Event.RESPONSE_ENDED)
-        self._release("complete", now)
+        self._leave("complete", now)
 
     # Ends
 
@@ -373,24 +368,21 @@ class Exchange:
         self._stream.send(reply)
         self._stream.end()
 
-    def _withdraw(self, now: float) -> None:
-        """Leave the queue, if the request stands there: nobody waits for it any more."""
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self._bound_router().withdraw(ticket, now)
-
-    def _release(self, cause: str, now: float) -> None:
-        lease, self._lease = self._lease, None
-        if lease is None or self._request is None:
+    def _leave(self, cause: str, now: float) -> None:
+        """Give back what the request holds at the gate: its place in the queue, or its capacity."""
+        admission, self._admission = self._admission, None
+        if admission is None:
+            return
+        if admission.is_waiting:
+            self._bound_gate().withdraw(admission, now)
             return
         ending = Ending(
-            request=self._request,
             status=self._status,
             cause=cause,
             duration_s=now - self._arrived_s,
             response_bytes=self._response_bytes,
         )
-        self._bound_router().release(lease, ending, now)
+        self._bound_gate().finish(admission, ending, now)
 
     def _step(self, event: Event) -> None:
         next_state = TRANSITIONS[self.state].get(event)
@@ -398,17 +390,17 @@ class Exchange:
             raise AssertionError(f"an exchange that is {self.state} cannot take {event}")
         self.state = next_state
 
-    def _bound_router(self) -> Router:
-        if self._router is None:
+    def _bound_gate(self) -> Gate:
+        if self._gate is None:
             raise AssertionError("the exchange is not bound to a pool yet")
-        return self._router
+        return self._gate
+
+    def _timeout_s(self, now: float) -> float:
+        """Return how long the proxy must wait, in seconds: ext_proc allows up to an hour."""
+        deadline_s = None if self._admission is None else self._admission.deadline_s
+        if deadline_s is None:
+            return _MAX_TIMEOUT_S
+        return min(_MAX_TIMEOUT_S, deadline_s - now + _TIMEOUT_MARGIN_S)
 
     def _path(self) -> bytes:
         return self._headers.get(b":path") or b""
-
-
-def _timeout_s(ticket: Ticket, now: float) -> float:
-    """Return how long the proxy must wait at most, in seconds: ext_proc allows up to an hour."""
-    if ticket.deadline_s is None:
-        return _MAX_TIMEOUT_S
-    return min(_MAX_TIMEOUT_S, ticket.deadline_s - now + _TIMEOUT_MARGIN_S)

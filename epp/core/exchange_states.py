@@ -19,7 +19,7 @@ class State(enum.Enum):
 
     NEW = "nothing has come yet"
     RECEIVING = "the request's body is being received"
-    WAITING = "the request waits for its turn"
+    WAITING = "the request waits for the gate's decision"
     ROUTED = "the request goes to an endpoint"
     RESPONDING = "the response has begun"
     COMPLETE = "the response has ended"
@@ -31,9 +31,9 @@ class Event(enum.Enum):
     """What can happen to an exchange."""
 
     BODY_AWAITED = "the body must be seen before the request can be judged"
-    ADMITTED = "the request was offered to the flow control"
-    PASSED = "the request is no inference and goes without waiting"
-    DISPATCHED = "the flow control dispatched the request"
+    ADMITTED = "the gate was asked for its decision"
+    PASSED = "the gate let the request pass, which is no inference"
+    DISPATCHED = "the gate dispatched the request"
     REFUSED = "the EPP answers the client itself"
     RESPONSE_BEGAN = "the proxy told of a response"
     RESPONSE_ENDED = "the response has ended"
@@ -45,20 +45,19 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
         State.NEW: {
             Event.BODY_AWAITED: State.RECEIVING,
             Event.ADMITTED: State.WAITING,
-            Event.PASSED: State.ROUTED,
             Event.REFUSED: State.ANSWERED,
             Event.RESPONSE_BEGAN: State.RESPONDING,
             Event.CLOSED: State.CLOSED,
         },
         State.RECEIVING: {
             Event.ADMITTED: State.WAITING,
-            Event.PASSED: State.ROUTED,
             Event.REFUSED: State.ANSWERED,
             Event.RESPONSE_BEGAN: State.RESPONDING,
             Event.CLOSED: State.CLOSED,
         },
         State.WAITING: {
             Event.DISPATCHED: State.ROUTED,
+            Event.PASSED: State.ROUTED,
             Event.REFUSED: State.ANSWERED,
             Event.RESPONSE_BEGAN: State.RESPONDING,
             Event.CLOSED: State.CLOSED,

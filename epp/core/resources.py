@@ -10,7 +10,14 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Endpoint", "Objective", "PoolResources", "PoolSpec", "join_host_port"]
+__all__ = [
+    "Endpoint",
+    "Objective",
+    "PoolResources",
+    "PoolSpec",
+    "join_host_port",
+    "split_host_port",
+]
 
 FailureMode = Literal["FailOpen", "FailClose"]
 
@@ -18,6 +25,12 @@ FailureMode = Literal["FailOpen", "FailClose"]
 def join_host_port(address: str, port: int) -> str:
     """Return ``address:port`` as the endpoint-picker protocol writes it: IPv6 in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def split_host_port(destination: str) -> tuple[str, int]:
+    """Return address and port of what :func:`join_host_port` has made. Raises ValueError."""
+    address, _, port = destination.rpartition(":")
+    return address.removeprefix("[").removesuffix("]"), int(port)
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,24 +5,26 @@ response → release. Everything that belongs to one pool hangs on its router; n
 """
 
 import random
+from typing import Final
 
 from epp.core.claims import RequestClaims
-from epp.core.flow import FlowController, FlowLimits, Ticket, Waiter
+from epp.core.flow import FlowController, FlowLimits, Ticket
+from epp.core.gate import Admission, Ending, GateWaiter
 from epp.core.pool import Lease, Pool
-from epp.core.ports import Ending, Recorder
-from epp.core.request import FlowKey, Request
+from epp.core.ports import Recorder
+from epp.core.request import FlowKey, Outcome, Request
 from epp.core.resources import Endpoint, PoolResources, PoolSpec
 from epp.core.scheduling import Scheduler
 from epp.core.timers import Timers
 
-__all__ = ["DEFAULT_FAIRNESS_ID", "Router"]
+__all__ = ["DEFAULT_FAIRNESS_ID", "Router", "RouterAdmission"]
 
 DEFAULT_FAIRNESS_ID = "default-flow"
 _DEFAULT_PRIORITY = 0
 
 
 class Router:
-    """The requests of one pool, from claims to lease to release.
+    """The requests of one pool, from claims to lease to release; the gate of its exchanges.
 
     ``is_ready`` is False until the first resources were applied.
     """
@@ -88,33 +90,136 @@ class Router:
             subset=claims.subset,
         )
 
-    def admit(self, request: Request, waiter: Waiter, now: float) -> Ticket:
-        """Let a request wait for its turn; ``waiter`` hears of the decision, possibly at once."""
-        return self.flow.offer(request, waiter, now)
+    # epp.core.gate.Gate
 
-    def any_endpoint(self, subset: frozenset[str] | None) -> Endpoint | None:
-        """Return an endpoint for a request that is no inference and takes no capacity, if there is
-        one."""
-        mask = self.pool.active if subset is None else self.pool.mask_of(subset)
-        slot = self._scheduler.pick(None, self.pool, mask, self._rng)
-        return None if slot is None else self.pool.endpoint(slot)
+    def admit(
+        self,
+        claims: RequestClaims,
+        waiter: GateWaiter,
+        now: float,
+        since_s: float | None = None,
+    ) -> "RouterAdmission":
+        """Let a request wait for its turn; ``waiter`` hears of the decision, possibly at once.
 
-    def withdraw(self, ticket: Ticket, now: float) -> None:
+        ``since_s`` is when its wait began, where that was at a router that is no more.
+        """
+        admission = RouterAdmission(self.resolve(claims), waiter)
+        admission.ticket = self.flow.offer(admission.request, admission, now, since_s)
+        return admission
+
+    def adopt(self, claims: RequestClaims, destination: str) -> "RouterAdmission":
+        """Hold capacity for a request that another router, which is no more, has dispatched.
+
+        It runs already, so neither the endpoint's limit nor its absence from the pool matters.
+        """
+        admission = RouterAdmission(self.resolve(claims), _NOBODY)
+        admission.lease = self.pool.adopt(destination)
+        self.recorder.adopted(admission.request)
+        return admission
+
+    def pass_by(self, subset: frozenset[str] | None, waiter: GateWaiter, now: float) -> None:
+        """Let a request go to any endpoint that is no inference: no wait, no capacity taken."""
+        endpoint = None if self.is_draining else self._any_endpoint(subset)
+        if endpoint is not None:
+            waiter.passed(endpoint.destination, now)
+            return
+        outcome = Outcome.SHUTTING_DOWN if self.is_draining else Outcome.REJECTED_NO_ENDPOINTS
+        self.recorder.refused_early(outcome.value)
+        waiter.refused(outcome, self.flow.retry_after_s(now), now)
+
+    def withdraw(self, admission: Admission, now: float) -> None:
         """The client has gone while its request waited."""
+        ticket = _own(admission).ticket
+        if ticket is None or not ticket.is_waiting:
+            raise AssertionError("a request was withdrawn that does not wait")
         self.flow.cancel(ticket, now)
 
-    def release(self, lease: Lease, ending: Ending, now: float) -> None:
+    def served_by(self, admission: Admission, destination: str, now: float) -> None:
+        """The proxy says who really served; the lease moves there and its old place is free."""
+        if _own(admission).held_lease().move(destination):
+            self.flow.pump(now)
+
+    def finish(self, admission: Admission, ending: Ending, now: float) -> None:
         """The response has ended, whichever way: its capacity goes to whoever is next."""
-        lease.release()
-        self.recorder.ended(ending)
+        own = _own(admission)
+        own.held_lease().release()
+        self.recorder.ended(own.request, ending)
         self.flow.pump(now)
 
-    def follow(self, lease: Lease, destination: str, now: float) -> None:
-        """The proxy says who really served; the lease moves there and its old place is free."""
-        if lease.move(destination):
-            self.flow.pump(now)
+    def refused_early(self, reason: str) -> None:
+        """Count an answer that an exchange gave by itself."""
+        self.recorder.refused_early(reason)
+
+    # Drain
 
     def begin_drain(self) -> None:
         """Take no new requests; those that wait and those that run go on."""
         self.is_draining = True
         self.flow.begin_drain()
+
+    def _any_endpoint(self, subset: frozenset[str] | None) -> Endpoint | None:
+        mask = self.pool.active if subset is None else self.pool.mask_of(subset)
+        slot = self._scheduler.pick(None, self.pool, mask, self._rng)
+        return None if slot is None else self.pool.endpoint(slot)
+
+
+class RouterAdmission:
+    """A request from the queue to the end of its response: its ticket, then its lease.
+
+    It stands between the flow control, whose waiter it is, and the gate's waiter.
+    """
+
+    __slots__ = ("_waiter", "lease", "request", "ticket")
+
+    def __init__(self, request: Request, waiter: GateWaiter) -> None:
+        self.request = request
+        self._waiter = waiter
+        self.ticket: Ticket | None = None
+        self.lease: Lease | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the decision is still to come."""
+        return self.ticket is not None and self.ticket.is_waiting
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When the wait is over at the latest, None where it has no end."""
+        return None if self.ticket is None else self.ticket.deadline_s
+
+    def dispatched(self, lease: Lease, waited_s: float, now: float) -> None:
+        """Keep the lease and pass the word on."""
+        self.lease = lease
+        self._waiter.dispatched(lease.endpoint.destination, waited_s, now)
+
+    def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
+        """Pass the word on."""
+        self._waiter.refused(outcome, retry_after_s, now)
+
+    def held_lease(self) -> Lease:
+        """Return the lease. Raises AssertionError for a request that was not dispatched."""
+        if self.lease is None:
+            raise AssertionError("the request holds no lease")
+        return self.lease
+
+
+class _Nobody:
+    """The waiter of what does not wait."""
+
+    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+        raise AssertionError("a request that was adopted was dispatched again")
+
+    def passed(self, destination: str, now: float) -> None:
+        raise AssertionError("a request that was adopted was let pass")
+
+    def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
+        raise AssertionError("a request that was adopted was refused")
+
+
+_NOBODY: Final = _Nobody()
+
+
+def _own(admission: Admission) -> RouterAdmission:
+    if not isinstance(admission, RouterAdmission):
+        raise AssertionError("the admission is of another gate")
+    return admission

@@ -2,7 +2,8 @@
 
 The core knows no clock. Whoever drives it asks :meth:`Timers.next_deadline`, sleeps until then, and
 calls :meth:`Timers.run`. Cancelling is O(1): the entry stays in the heap, dead, and the heap is
-rebuilt once more than half of it is dead, so memory is bounded by twice the number of live timers.
+rebuilt once more than half of it is dead, so memory is bounded by twice the number of live timers
+(and a few dozen dead ones, for which a rebuild does not pay).
 """
 
 import heapq
@@ -76,7 +77,9 @@ class Timers:
     def run(self, now: float) -> None:
         """Run every action whose deadline has come, in the order of the deadlines."""
         while (deadline_s := self.next_deadline()) is not None and deadline_s <= now:
-            heapq.heappop(self._heap)[2]._fire(now)
+            timer = heapq.heappop(self._heap)[2]
+            self._rebuild_if_mostly_dead()
+            timer._fire(now)
 
     def __len__(self) -> int:
         """Return the number of live timers."""
@@ -84,6 +87,9 @@ class Timers:
 
     def _one_died(self) -> None:
         self._dead += 1
+        self._rebuild_if_mostly_dead()
+
+    def _rebuild_if_mostly_dead(self) -> None:
         if self._dead > _REBUILD_ABOVE and self._dead * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].is_alive]
             heapq.heapify(self._heap)

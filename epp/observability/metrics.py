@@ -20,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from epp import __version__
-from epp.core.ports import Ending
+from epp.core.gate import Ending
 from epp.core.request import FlowKey, Outcome, Request
 from epp.core.router import DEFAULT_FAIRNESS_ID, Router
 
@@ -45,6 +45,9 @@ _REQUEST_LABELS: Final = ("model_name", "target_model_name", "fairness_id", "pri
 _MAX_FLOWS: Final = 1_000
 _OTHER: Final = "other"
 _ABORTED: Final = "aborted"
+_HANDSHAKE_REFUSALS: Final = (
+    "alpn", "plaintext", "version", "no-certificate", "bad-certificate", "by-peer", "other",
+)  # fmt: skip
 
 
 class Metrics:
@@ -69,6 +72,7 @@ class Metrics:
         self._unresolved = self._counter(
             "endpoint_resolve_errors_total", "Failed look-ups of an endpoint's DNS name.", ()
         )
+        self._define_tls_metrics()
         info = Gauge(
             "llm_d_epp_info", "The version that runs.", ("version",), registry=self.registry
         )
@@ -99,6 +103,14 @@ class Metrics:
         """Count a failed look-up of an endpoint's DNS name."""
         self._unresolved.inc()
 
+    def tls_reloaded(self, applied: bool) -> None:
+        """Count a change of the certificate's files: applied, or rejected and the last one kept."""
+        self._tls_reloads.labels("applied" if applied else "rejected").inc()
+
+    def handshake_refused(self, reason: str) -> None:
+        """Count a connection to the ext_proc port whose TLS handshake failed."""
+        self._handshakes_refused.labels(reason).inc()
+
     def render(self) -> bytes:
         """Return the page in the text format."""
         return generate_latest(self.registry)
@@ -118,9 +130,13 @@ class Metrics:
         elif outcome is not Outcome.CANCELLED:
             self._errors.labels(*series.labels, outcome.value).inc()
 
-    def ended(self, ending: Ending) -> None:
+    def adopted(self, request: Request) -> None:
+        """Count a request that runs, and not as one that was sent."""
+        self._series_of(request.model, request.flow).running.inc()
+
+    def ended(self, request: Request, ending: Ending) -> None:
         """Count the end of an exchange."""
-        series = self._series_of(ending.request.model, ending.request.flow)
+        series = self._series_of(request.model, request.flow)
         series.running.dec()
         series.duration_s.observe(ending.duration_s)
         if ending.response_bytes is not None:
@@ -181,6 +197,20 @@ class Metrics:
         self._wait_s = self._histogram(
             "flow_control_request_queue_duration_seconds", "Time in the queue.", labels, _WAIT_S
         )
+
+    def _define_tls_metrics(self) -> None:
+        self._tls_reloads = self._counter(
+            "tls_reload_total", "Changes of the TLS certificate, by result.", ("result",)
+        )
+        for result in ("applied", "rejected"):
+            self._tls_reloads.labels(result)
+        self._handshakes_refused = self._counter(
+            "extproc_handshakes_refused_total",
+            "Connections whose TLS handshake failed.",
+            ("reason",),
+        )
+        for reason in _HANDSHAKE_REFUSALS:
+            self._handshakes_refused.labels(reason)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"llm_d_epp_{name}", text, labels, registry=self.registry)

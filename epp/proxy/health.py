@@ -1,5 +1,6 @@
 """gRPC health, beside ext_proc and on a port of its own."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -26,16 +27,35 @@ class Health:
 
     def __init__(self) -> None:
         self._servicer: Any = health.aio.HealthServicer()
+        self._statuses: dict[str, int] = {}
+        self._watchers: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         """Begin to answer: alive, not ready."""
+        self._statuses[_LIVENESS] = _SERVING
         await self._servicer.set(_LIVENESS, _SERVING)
         await self.set_ready(False)
 
     async def set_ready(self, ready: bool) -> None:
         """Tell everybody who asks or watches."""
+        status = _SERVING if ready else _NOT_SERVING
         for service in _FOLLOW_READINESS:
-            await self._servicer.set(service, _SERVING if ready else _NOT_SERVING)
+            self._statuses[service] = status
+            await self._servicer.set(service, status)
+        for watcher in list(self._watchers):
+            watcher()
+
+    def status(self, service: str) -> int | None:
+        """Return the ServingStatus of a service, None for one that is not known here."""
+        return self._statuses.get(service)
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` whenever a status may have changed."""
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._watchers.remove(watcher)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Answer on this server too."""

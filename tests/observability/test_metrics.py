@@ -6,8 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp.core.claims import RequestClaims
 from epp.core.flow import FlowLimits
-from epp.core.pool import Lease
-from epp.core.ports import Ending
+from epp.core.gate import Ending
 from epp.core.request import FlowKey, Outcome, Request
 from epp.core.resources import Endpoint, Objective, PoolResources, PoolSpec
 from epp.core.router import Router
@@ -46,11 +45,13 @@ class Waiter:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
-        self.lease: Lease | None = None
         self.outcome: Outcome | None = None
 
-    def dispatched(self, lease: Lease, waited_s: float, now: float) -> None:
-        self.lease = lease
+    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+        self.outcome = Outcome.DISPATCHED
+
+    def passed(self, destination: str, now: float) -> None:
+        self.outcome = Outcome.DISPATCHED
 
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
         self.outcome = outcome
@@ -108,10 +109,8 @@ def test_a_request_from_queue_to_end() -> None:
     router.apply(RESOURCES, 0.0)
     metrics.resources_applied(router)
     claims = RequestClaims(objective="interactive", fairness_id="t", model="m", body_bytes=300)
-    request = router.resolve(claims)
-    first, second = Waiter(), Waiter()
-    router.admit(request, first, 95.0)
-    router.admit(request, second, 96.0)
+    first = router.admit(claims, Waiter(), 95.0)
+    second = router.admit(claims, Waiter(), 96.0)
     page = Page(metrics)
     flow = {"model_name": "m", "fairness_id": "t", "priority": "10"}
     assert page.value("request_running", **flow) == 1
@@ -123,16 +122,10 @@ def test_a_request_from_queue_to_end() -> None:
     assert page.value("flow_control_pool_saturation", inference_pool="p") == 1
     assert page.value("flow_control_global_capacity_utilization_requests") == 1 / 10_000
 
-    ending = Ending(
-        request=request, status=200, cause="complete", duration_s=5.0, response_bytes=1000
-    )
-    assert first.lease is not None
-    router.release(first.lease, ending, 100.0)
-    assert second.lease is not None
-    failed = Ending(
-        request=request, status=500, cause="complete", duration_s=5.0, response_bytes=None
-    )
-    router.release(second.lease, failed, 101.0)
+    served = Ending(status=200, cause="complete", duration_s=5.0, response_bytes=1000)
+    router.finish(first, served, 100.0)
+    failed = Ending(status=500, cause="complete", duration_s=5.0, response_bytes=None)
+    router.finish(second, failed, 101.0)
     page = Page(metrics)
     assert page.value("request_total", **flow) == 2
     assert page.value("request_running", **flow) == 0
@@ -152,17 +145,16 @@ def test_refusals_and_aborts_are_errors_and_cancellations_are_not() -> None:
     metrics, router, timers = make(FlowLimits(wait_limit_s=1.0))
     router.apply(RESOURCES, 0.0)
     metrics.resources_applied(router)
-    request = router.resolve(RequestClaims(model="m"))
-    running, expiring, leaving = Waiter(), Waiter(), Waiter()
-    router.admit(request, running, 0.0)
-    router.admit(request, expiring, 0.0)
-    ticket = router.admit(request, leaving, 0.0)
-    router.withdraw(ticket, 0.5)
+    claims = RequestClaims(model="m")
+    expiring = Waiter()
+    running = router.admit(claims, Waiter(), 0.0)
+    router.admit(claims, expiring, 0.0)
+    leaving = router.admit(claims, Waiter(), 0.0)
+    router.withdraw(leaving, 0.5)
     timers.run(1.0)
     assert expiring.outcome is Outcome.EXPIRED
-    assert running.lease is not None
-    aborted = Ending(request=request, status=200, cause="aborted", duration_s=1.0, response_bytes=5)
-    router.release(running.lease, aborted, 2.0)
+    aborted = Ending(status=200, cause="aborted", duration_s=1.0, response_bytes=5)
+    router.finish(running, aborted, 2.0)
     metrics.refused_early("too-large")
     page = Page(metrics)
     assert page.value("request_error_total", error_code="expired", model_name="m") == 1

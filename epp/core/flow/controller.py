@@ -9,6 +9,7 @@ The controller knows nothing of HTTP: its waiters are told ``dispatched`` or ``r
 rest.
 """
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -82,13 +83,17 @@ class FlowController:
 
     # Inputs
 
-    def offer(self, request: Request, waiter: Waiter, now: float) -> Ticket:
+    def offer(
+        self, request: Request, waiter: Waiter, now: float, since_s: float | None = None
+    ) -> Ticket:
         """Queue a request; dispatch it at once if it can go, refuse it at once if it cannot wait.
 
         The waiter may be called before this returns; then the ticket ``is_waiting`` no more.
+        ``since_s`` is when its wait began, where that was before: in the queue of a controller that
+        is no more. Its order is that of the offers.
         """
         self._sequence += 1
-        ticket = Ticket(request, waiter, self._sequence, now)
+        ticket = Ticket(request, waiter, self._sequence, now if since_s is None else since_s)
         if self._is_draining:
             self._refuse_newcomer(ticket, Outcome.SHUTTING_DOWN, now)
         elif not self._has_candidates(request):
@@ -222,9 +227,10 @@ class FlowController:
             outcome = Outcome.REJECTED_NO_ENDPOINTS if empty else Outcome.REJECTED_CAPACITY
             self._refuse(ticket, outcome, now)
             return
-        for victim in victims:
-            self._refuse(victim, Outcome.DISPLACED, now)
         self._set_deadline(ticket)
+        for victim in victims:
+            if victim.is_waiting:  # one that was told before may have withdrawn it
+                self._refuse(victim, Outcome.DISPLACED, now)
 
     def _victims_for(self, ticket: Ticket) -> list[Ticket] | None:
         """Return who must give way so that the queue holds its limits, None if it cannot.
@@ -238,17 +244,15 @@ class FlowController:
         requests_over = self.requests - limits.max_requests
         bytes_over = self.bytes - limits.max_bytes
         victims: list[Ticket] = []
-        for lower in reversed(self._descending):
-            if lower.priority >= band.priority:
+        lower = (b for b in reversed(self._descending) if b.priority < band.priority)
+        for victim in itertools.chain.from_iterable(b.youngest() for b in lower):
+            if requests_over <= 0 and bytes_over <= 0:
                 break
-            for victim in lower.youngest():
-                if requests_over <= 0 and bytes_over <= 0:
-                    return victims
-                if requests_over <= 0 and not victim.request.body_bytes:
-                    continue
-                victims.append(victim)
-                requests_over -= 1
-                bytes_over -= victim.request.body_bytes
+            if requests_over <= 0 and not victim.request.body_bytes:
+                continue
+            victims.append(victim)
+            requests_over -= 1
+            bytes_over -= victim.request.body_bytes
         return victims if requests_over <= 0 and bytes_over <= 0 else None
 
     def _is_hopeless(self, ticket: Ticket, now: float) -> bool:

@@ -33,7 +33,7 @@ def inspect_body(body: bytes, content_encoding: bytes, *, max_inspected_bytes: i
     """
     if not body:
         return _UNREADABLE
-    if content_encoding and content_encoding != b"identity":
+    if content_encoding.strip().lower() not in (b"", b"identity"):
         plain = decompressed(body, content_encoding, max_bytes=max_inspected_bytes)
         if plain is None:
             return _UNREADABLE

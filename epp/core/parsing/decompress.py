@@ -52,6 +52,7 @@ def _unbrotli(body: bytes, max_bytes: int) -> bytes | None:
 
 
 def _unzstd(body: bytes, max_bytes: int) -> bytes | None:
-    with zstandard.ZstdDecompressor().stream_reader(body) as reader:
-        plain = reader.read(max_bytes + 1)
+    if zstandard.frame_content_size(body) > max_bytes:  # -1 where the frame does not say
+        return None
+    plain = zstandard.ZstdDecompressor().decompress(body, max_output_size=max_bytes + 1)
     return plain if len(plain) <= max_bytes else None

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epp.core.pool.lease import Lease
-from epp.core.resources import Endpoint
+from epp.core.resources import Endpoint, split_host_port
 
 __all__ = ["Mask", "Pool"]
 
@@ -104,6 +104,20 @@ class Pool:
         endpoint = self.endpoint(slot)
         self.in_flight[slot] += 1
         return Lease(self, slot, endpoint)
+
+    def adopt(self, destination: str) -> Lease:
+        """Take capacity for a request that already runs there, whatever the limit.
+
+        A destination that the pool does not know gets a slot like that of an endpoint that has
+        left. Raises ValueError for what is no ``ip:port``.
+        """
+        slot = self._slot_of.get(destination)
+        if slot is None:
+            address, port = split_host_port(destination)
+            slot = self._free_slot()
+            self._endpoints[slot] = Endpoint(name=destination, address=address, port=port)
+            self._slot_of[destination] = slot
+        return self.lease(slot)
 
     def _release(self, slot: int) -> None:
         if self.in_flight[slot] <= 0:

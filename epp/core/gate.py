@@ -1,0 +1,81 @@
+"""The seam between exchanges and decisions.
+
+An exchange asks a gate whether its request may go and where, and hears the answer as a waiter, at
+once or later. In one process the gate is the pool's :class:`epp.core.router.Router`; where
+exchanges live in worker processes it is a stand-in that asks the router over a socket. An exchange
+cannot tell.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from epp.core.claims import RequestClaims
+from epp.core.request import Outcome
+
+__all__ = ["Admission", "Ending", "Gate", "GateWaiter"]
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """How the exchange of a dispatched request ended.
+
+    ``status`` is that of the model server's response, 0 where none was seen. ``cause`` is
+    ``complete`` where the response ended by itself, as far as can be seen, else ``aborted``: the
+    client or the proxy cut it, or it never began. ``response_bytes`` is None where the response
+    body does not pass through the EPP.
+    """
+
+    status: int
+    cause: str
+    duration_s: float
+    response_bytes: int | None
+
+
+class Admission(Protocol):
+    """A request's standing at a gate, from admission until :meth:`Gate.finish`."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the waiter has not been called yet."""
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When the wait is over at the latest, None where it has no end."""
+
+
+class GateWaiter(Protocol):
+    """Who waits for a gate's answer: exactly one of these is called, once."""
+
+    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+        """The request goes to this ``ip:port`` and holds capacity there until it is finished."""
+
+    def passed(self, destination: str, now: float) -> None:
+        """The request, which is no inference, goes to this ``ip:port`` and holds nothing."""
+
+    def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
+        """The request does not go; ``retry_after_s`` is the advice for the client, whole
+        seconds."""
+
+
+class Gate(Protocol):
+    """What decides on requests. The waiter may be called before :meth:`admit` returns."""
+
+    def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> Admission:
+        """Let an inference request wait for its turn."""
+
+    def pass_by(
+        self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
+    ) -> Admission | None:
+        """Let a request go that is no inference; None where the waiter was called at once."""
+
+    def withdraw(self, admission: Admission, now: float) -> None:
+        """Nobody waits for this request any more."""
+
+    def served_by(self, admission: Admission, destination: str, now: float) -> None:
+        """The proxy says that this ``ip:port`` really serves the dispatched request."""
+
+    def finish(self, admission: Admission, ending: Ending, now: float) -> None:
+        """The response of a dispatched request has ended, whichever way."""
+
+    def refused_early(self, reason: str) -> None:
+        """The exchange has answered a request itself, before it asked the gate."""

@@ -1,0 +1,82 @@
+"""The measured rate against its formula, written down as a sum over all that happened."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epp.core.flow.drain_rate import DrainRate
+
+from .reference import ReferenceRate
+
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["backlog", "idle", "dispatch", "dispatch many", "ask"]),
+        st.sampled_from([0.0, 0.01, 0.3, 1.0, 7.0, 59.0, 61.0]),
+    ),
+    max_size=40,
+)
+
+
+@given(_STEPS)
+def test_is_its_formula(steps: list[tuple[str, float]]) -> None:
+    measured, expected, now = DrainRate(), ReferenceRate(), 5000.0
+    backlogged = False
+    for step, delay_s in steps:
+        now += delay_s
+        if step in ("backlog", "idle"):
+            backlogged = step == "backlog"
+            measured.backlog(backlogged, now)
+            expected.backlog(backlogged, now)
+        elif step != "ask" and backlogged:
+            for _ in range(12 if step == "dispatch many" else 1):
+                measured.dispatched(now)
+                expected.dispatched(now)
+        rate = expected.per_s(now)
+        if not expected.is_on_the_edge(now):
+            assert measured.per_s(now) == (None if rate is None else pytest.approx(rate))
+
+
+def test_a_steady_drain_is_measured_from_the_first_seconds_on() -> None:
+    rate, now = DrainRate(), 0.0
+    rate.backlog(True, now)
+    for _ in range(200):
+        now += 0.25
+        rate.dispatched(now)
+        if now >= 3.0:
+            assert rate.per_s(now) == pytest.approx(4.0, rel=0.05)
+
+
+def test_time_in_which_nobody_waits_does_not_count() -> None:
+    rate, now = DrainRate(), 0.0
+    for _ in range(30):
+        rate.backlog(True, now)
+        now += 0.25
+        rate.dispatched(now)
+        rate.backlog(False, now)
+        now += 20.0
+    assert rate.per_s(now) == pytest.approx(4.0, rel=0.05)
+
+
+def test_too_little_tells_nothing() -> None:
+    rate = DrainRate()
+    rate.backlog(True, 0.0)
+    for _ in range(9):
+        rate.dispatched(1.0)
+    assert rate.per_s(3.0) is None
+    for _ in range(100):
+        rate.dispatched(1.1)
+    assert rate.per_s(1.2) is None
+    assert rate.per_s(3.0) is not None
+
+
+def test_what_was_long_ago_is_forgotten() -> None:
+    rate = DrainRate()
+    rate.backlog(True, 0.0)
+    for _ in range(100):
+        rate.dispatched(5.0)
+    rate.backlog(False, 5.0)
+    assert rate.per_s(64.0) == pytest.approx(100 / (10 * (1 - math.exp(-0.5))))
+    rate.backlog(True, 66.0)
+    assert rate.per_s(66.0) is None

@@ -1,0 +1,114 @@
+"""What routing reads from a body: the model's name, or nothing, but never an error."""
+
+import gzip
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epp.core.parsing import BodyFacts, inspect_body
+
+from .test_decompress import CODECS
+
+_MODEL = "meta/llama-3"
+_BODY = b'{"messages":[{"role":"user","content":"hi"}],"model":"meta/llama-3","stream":true}'
+
+
+def _model(body: bytes, encoding: bytes = b"", *, max_inspected_bytes: int = 1 << 20) -> str:
+    return inspect_body(body, encoding, max_inspected_bytes=max_inspected_bytes).model
+
+
+def _nested(depth: int) -> bytes:
+    return b'{"tools":' + b"[" * depth + b"]" * depth + b',"model":"meta/llama-3"}'
+
+
+@pytest.mark.parametrize("encoding", [b"", b"identity", b"Identity", b" identity "])
+def test_reads_the_model_of_a_plain_body(encoding: bytes) -> None:
+    assert _model(_BODY, encoding) == _MODEL
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+def test_reads_the_model_of_a_compressed_body(codec: str) -> None:
+    encoding, compress = CODECS[codec]
+    assert _model(compress(_BODY), encoding) == _MODEL
+
+
+def test_a_body_larger_than_the_bound_is_not_looked_at() -> None:
+    assert _model(_BODY, max_inspected_bytes=len(_BODY)) == _MODEL
+    assert _model(_BODY, max_inspected_bytes=len(_BODY) - 1) == ""
+    packed = gzip.compress(_BODY)
+    assert _model(packed, b"gzip", max_inspected_bytes=len(_BODY)) == _MODEL
+    assert _model(packed, b"gzip", max_inspected_bytes=len(_BODY) - 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (b"", ""),
+        (b"{}", ""),
+        (b"[]", ""),
+        (b'"model"', ""),
+        (b"null", ""),
+        (b"not json", ""),
+        (_BODY[:-1], ""),
+        (_BODY + b"x", ""),
+        (_BODY + b"\n ", _MODEL),
+        (b'{"model":5}', ""),
+        (b'{"model":null}', ""),
+        (b'{"model":["a"]}', ""),
+        (b'{"model":"\xff"}', ""),
+        (b'{"model":"\\ud800"}', ""),
+        (b'{"model":""}', ""),
+        (b'{"mod\\u0065l":"a"}', "a"),
+        (b'{"model":"\\u00e9\\n"}', "\u00e9\n"),
+        (b'{"prompt":"\xff\xfe","model":"a"}', "a"),
+        (b'{"\xff":1,"model":"a"}', "a"),
+        (b'{"model":"a","model":"b"}', "b"),
+        (b'{"max_tokens":' + b"9" * 10_000 + b',"model":"a"}', "a"),
+        (b'{"max_tokens":1e999,"model":"a"}', "a"),
+        (b'\xef\xbb\xbf{"model":"a"}', ""),
+        ('{"model":"a"}'.encode("utf-16"), ""),
+        (b"\0" * 100, ""),
+        (_nested(100), _MODEL),
+        (_nested(100_000), ""),
+        (b"[" * 100_000, ""),
+        (b'{"model":' * 100_000, ""),
+    ],
+    ids=lambda value: repr(value[:30]),
+)
+def test_what_is_read_from(body: bytes, model: str) -> None:
+    assert inspect_body(body, b"", max_inspected_bytes=1 << 20) == BodyFacts(model)
+
+
+_ENCODINGS = st.one_of(
+    st.sampled_from([b"", b"gzip", b"x-gzip", b"deflate", b"br", b"zstd", b"identity", b"gzip,br"]),
+    st.binary(max_size=12),
+)
+
+
+@given(body=st.binary(max_size=300), encoding=_ENCODINGS)
+def test_any_bytes_under_any_encoding_are_survived(body: bytes, encoding: bytes) -> None:
+    _model(body, encoding).encode()
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=6), children)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    document=st.dictionaries(st.sampled_from(["model", "stream", "messages", "x"]), _JSON),
+    codec=st.sampled_from([None, *sorted(CODECS)]),
+)
+def test_any_document_gives_its_model_if_that_is_text(
+    document: dict[str, object], codec: str | None
+) -> None:
+    model = document.get("model")
+    expected = model if isinstance(model, str) else ""
+    encoding, compress = CODECS[codec] if codec else (b"", bytes)
+    assert _model(compress(msgspec.json.encode(document)), encoding) == expected

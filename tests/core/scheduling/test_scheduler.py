@@ -1,0 +1,40 @@
+"""The pick: least loaded, and fair among those that are equally loaded."""
+
+import random
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epp.core.pool import Pool
+from epp.core.scheduling import LeastLoaded
+
+from ..support import endpoint, request
+
+
+@given(
+    loads=st.lists(st.integers(min_value=0, max_value=5), min_size=8, max_size=8),
+    mask=st.lists(st.booleans(), min_size=8, max_size=8),
+    seed=st.integers(),
+)
+def test_picks_a_least_loaded_slot_of_the_mask(
+    loads: list[int], mask: list[bool], seed: int
+) -> None:
+    pool = Pool(max_concurrency=1)
+    pool.in_flight[:] = loads
+    slot = LeastLoaded().pick(request(), pool, np.array(mask), random.Random(seed))
+    eligible = [number for number in range(8) if mask[number]]
+    if slot is None:
+        assert not eligible
+    else:
+        assert slot in eligible
+        assert loads[slot] == min(loads[number] for number in eligible)
+
+
+def test_breaks_ties_by_chance_and_evenly() -> None:
+    pool, rng = Pool(max_concurrency=1), random.Random(1)
+    pool.apply([endpoint(number) for number in range(4)])
+    picks = Counter(LeastLoaded().pick(None, pool, pool.active, rng) for _ in range(4000))
+    assert set(picks) == {0, 1, 2, 3}
+    assert all(900 < count < 1100 for count in picks.values())

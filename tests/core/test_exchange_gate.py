@@ -1,0 +1,131 @@
+"""An exchange at a gate that takes its time, as one in another process does."""
+
+from epp.core.claims import RequestClaims
+from epp.core.exchange import Exchange, ExchangeLimits
+from epp.core.exchange_states import State
+from epp.core.gate import Admission, Ending, Gate, GateWaiter
+from epp.core.replies import (
+    BodyContinue,
+    BodyMode,
+    BodyReply,
+    ExtendTimeout,
+    HeadersReply,
+    ImmediateReply,
+    Phase,
+)
+from epp.core.request import Outcome
+
+from .support import RecordingStream, headers
+
+_HERE = "10.0.0.1:8000"
+_THERE = "10.0.0.2:8000"
+
+
+class _Admission:
+    def __init__(self, deadline_s: float | None) -> None:
+        self.is_waiting = True
+        self.deadline_s = deadline_s
+
+
+class _SlowGate:
+    """Answers when the test does, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.admission = _Admission(1010.0)
+        self.told: list[object] = []
+
+    def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> Admission:
+        self.told.append(claims.body_bytes)
+        return self.admission
+
+    def pass_by(
+        self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
+    ) -> Admission | None:
+        self.told.append(subset)
+        return self.admission
+
+    def withdraw(self, admission: Admission, now: float) -> None:
+        assert admission is self.admission
+        self.told.append("withdrawn")
+
+    def served_by(self, admission: Admission, destination: str, now: float) -> None:
+        assert admission is self.admission
+        self.told.append(destination)
+
+    def finish(self, admission: Admission, ending: Ending, now: float) -> None:
+        assert admission is self.admission
+        self.told.append(ending)
+
+    def refused_early(self, reason: str) -> None:
+        self.told.append(reason)
+
+
+def _open(
+    *, has_body: bool, mode: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
+) -> tuple[Exchange, RecordingStream, _SlowGate]:
+    """Open an exchange and send its whole request."""
+    gate, stream = _SlowGate(), RecordingStream()
+    bound: Gate = gate
+    exchange = Exchange(stream, lambda headers: bound, ExchangeLimits(max_body_bytes=10))
+    exchange.protocol(mode, BodyMode.NONE)
+    exchange.request_headers(headers(), frozenset({_HERE}), not has_body, 1000.0)
+    if has_body:
+        exchange.request_body(b"{}", True, 1000.0)
+    assert exchange.state is State.WAITING
+    return exchange, stream, gate
+
+
+def test_a_dispatch_that_comes_later() -> None:
+    exchange, stream, gate = _open(has_body=True)
+    assert stream.take() == []
+    gate.admission.is_waiting = False
+    exchange.dispatched(_HERE, 0.5, 1000.5)
+    assert stream.take() == [
+        HeadersReply(Phase.REQUEST, _HERE),
+        BodyReply(Phase.REQUEST, b"{}", True),
+    ]
+    exchange.response_headers(200, _THERE, True, 1003.0)
+    exchange.closed(1004.0)
+    ending = Ending(status=200, cause="complete", duration_s=3.0, response_bytes=None)
+    assert gate.told == [2, _THERE, ending]
+
+
+def test_a_proxy_with_a_clock_is_asked_to_wait_longer() -> None:
+    exchange, stream, gate = _open(has_body=True, mode=BodyMode.STREAMED)
+    assert stream.take() == [ExtendTimeout(15.0)]
+    gate.admission.is_waiting = False
+    exchange.dispatched(_HERE, 0.5, 1000.5)
+    assert stream.take() == [HeadersReply(Phase.REQUEST, _HERE), BodyContinue(Phase.REQUEST)]
+
+
+def test_a_pass_that_comes_later_holds_nothing() -> None:
+    exchange, stream, gate = _open(has_body=False)
+    gate.admission.is_waiting = False
+    exchange.passed(_HERE, 1000.5)
+    assert stream.take() == [HeadersReply(Phase.REQUEST, _HERE)]
+    exchange.response_headers(200, _THERE, True, 1001.0)
+    exchange.closed(1001.0)
+    assert gate.told == [frozenset({_HERE})]
+
+
+def test_a_refusal_that_comes_later_is_the_end() -> None:
+    for has_body in (True, False):
+        exchange, stream, gate = _open(has_body=has_body)
+        gate.admission.is_waiting = False
+        exchange.refused(Outcome.REJECTED_NO_ENDPOINTS, 3, 1000.5)
+        (reply,) = stream.take()
+        assert isinstance(reply, ImmediateReply)
+        exchange.closed(1001.0)
+        assert len(gate.told) == 1
+
+
+def test_whoever_leaves_while_the_gate_is_silent_withdraws() -> None:
+    for has_body in (True, False):
+        exchange, stream, gate = _open(has_body=has_body)
+        exchange.closed(1000.1)
+        assert gate.told[1:] == ["withdrawn"]
+        exchange, stream, gate = _open(has_body=has_body)
+        exchange.response_headers(504, _THERE, True, 1000.1)
+        exchange.closed(1000.2)
+        assert gate.told[1:] == ["withdrawn"]
+        assert stream.take() == [HeadersReply(Phase.RESPONSE)]

@@ -1,0 +1,212 @@
+"""The router: what a request is resolved to, and its way from the queue to the end of its lease."""
+
+import pytest
+
+from epp.core.claims import RequestClaims
+from epp.core.gate import Ending, Gate
+from epp.core.request import FlowKey, Outcome, Request
+from epp.core.router import DEFAULT_FAIRNESS_ID, RouterAdmission
+
+from .support import Harness, RecordingGateWaiter, destination, request, resources
+
+_OBJECTIVES = {"interactive": 10, "batch": -10, "default": 0}
+_ENDING = Ending(status=200, cause="complete", duration_s=1.0, response_bytes=None)
+
+
+def _admit(
+    harness: Harness, objective: str = "", waiter: RecordingGateWaiter | None = None
+) -> tuple[RecordingGateWaiter, RouterAdmission]:
+    waiter = waiter or RecordingGateWaiter()
+    claims = RequestClaims(objective=objective)
+    return waiter, harness.router.admit(claims, waiter, harness.now)
+
+
+def _pass(harness: Harness, *subset: int) -> RecordingGateWaiter:
+    waiter = RecordingGateWaiter()
+    hint = frozenset(map(destination, subset)) if subset else None
+    harness.router.pass_by(hint, waiter, harness.now)
+    return waiter
+
+
+def _standing(admission: RouterAdmission) -> tuple[bool, float | None]:
+    return admission.is_waiting, admission.deadline_s
+
+
+@pytest.mark.parametrize(
+    ("objective", "priority"), [("interactive", 10), ("batch", -10), ("unknown", 0), ("", 0)]
+)
+def test_the_priority_is_that_of_the_objective(objective: str, priority: int) -> None:
+    harness = Harness([1], objectives=_OBJECTIVES)
+    claims = RequestClaims(
+        id="id",
+        objective=objective,
+        fairness_id="tenant",
+        wait_limit_s=2.5,
+        subset=frozenset({destination(1)}),
+        model="m",
+        body_bytes=7,
+    )
+    assert harness.router.resolve(claims) == Request(
+        flow=FlowKey(priority, "tenant"),
+        id="id",
+        model="m",
+        objective=objective,
+        body_bytes=7,
+        wait_limit_s=2.5,
+        subset=frozenset({destination(1)}),
+    )
+
+
+def test_without_resources_every_priority_is_0() -> None:
+    router = Harness(None).router
+    assert router.priority_of("interactive") == 0
+    assert router.resolve(RequestClaims()).flow == FlowKey(0, DEFAULT_FAIRNESS_ID)
+
+
+def test_ready_from_the_first_resources_until_the_drain() -> None:
+    harness = Harness(None)
+    assert not harness.router.is_ready
+    assert harness.router.spec is None
+    harness.apply([])
+    assert harness.router.is_ready
+    assert harness.router.spec == resources().pool
+    harness.router.begin_drain()
+    assert not harness.router.is_ready
+
+
+def test_bands_exist_from_the_start_for_every_objective() -> None:
+    harness = Harness([1], objectives=_OBJECTIVES)
+    assert [band.priority for band in harness.router.flow.bands()] == [10, 0, -10]
+    assert [band.priority for band in Harness(None).router.flow.bands()] == [0]
+
+
+def test_a_change_of_objectives_holds_for_those_who_come_later() -> None:
+    harness = Harness([1], objectives=_OBJECTIVES)
+    lease = harness.occupy(1)
+    early, _ = _admit(harness, "batch")
+    harness.router.apply(resources([1], {"batch": 20, "new": 7}), harness.now)
+    late, _ = _admit(harness, "batch")
+    assert [band.priority for band in harness.router.flow.bands()] == [20, 10, 7, 0, -10]
+    harness.give_back(lease)
+    assert (early.outcome, late.outcome) == (None, Outcome.DISPATCHED)
+
+
+def test_the_same_resources_again_change_nothing() -> None:
+    harness = Harness([1])
+    version = harness.router.pool.version
+    harness.apply([1])
+    assert harness.router.pool.version == version
+
+
+# From admission to the end
+
+
+def test_an_admission_waits_until_its_deadline_or_its_turn() -> None:
+    harness = Harness([1])
+    lease = harness.occupy(1)
+    waiter, admission = _admit(harness)
+    assert _standing(admission) == (True, harness.now + 60.0)
+    harness.give_back(lease)
+    assert _standing(admission) == (False, None)
+    assert waiter.destination == destination(1)
+    harness.router.finish(admission, _ENDING, harness.now)
+    harness.assert_at_rest()
+
+
+def test_an_admission_does_not_wait_before_it_stands_in_the_queue() -> None:
+    assert _standing(RouterAdmission(request(), RecordingGateWaiter())) == (False, None)
+
+
+def test_the_end_is_told_before_the_next_goes() -> None:
+    harness, endings = Harness([1]), list[int]()
+    _, first = _admit(harness)
+    then = RecordingGateWaiter(lambda: endings.append(len(harness.recorder.endings)))
+    _, second = _admit(harness, waiter=then)
+    harness.router.finish(first, _ENDING, harness.now)
+    assert endings == [1]
+    harness.router.finish(second, _ENDING, harness.now)
+    assert harness.recorder.endings == [_ENDING, _ENDING]
+    assert harness.recorder.ended_requests == [first.request, second.request]
+    harness.assert_at_rest()
+
+
+def test_a_withdrawn_request_is_cancelled_once() -> None:
+    harness = Harness([1])
+    lease = harness.occupy(1)
+    waiter, admission = _admit(harness)
+    harness.router.withdraw(admission, harness.now)
+    assert (waiter.outcome, harness.recorder.outcomes) == (None, {Outcome.CANCELLED: 1})
+    with pytest.raises(AssertionError, match="does not wait"):
+        harness.router.withdraw(admission, harness.now)
+    with pytest.raises(AssertionError, match="holds no lease"):
+        harness.router.finish(admission, _ENDING, harness.now)
+    lease.release()
+    harness.assert_at_rest()
+
+
+def test_an_end_comes_once() -> None:
+    harness = Harness([1])
+    _, admission = _admit(harness)
+    harness.router.finish(admission, _ENDING, harness.now)
+    with pytest.raises(AssertionError, match="released twice"):
+        harness.router.finish(admission, _ENDING, harness.now)
+
+
+def test_admissions_of_another_gate_are_not_taken() -> None:
+    class Other:
+        is_waiting = True
+        deadline_s = None
+
+    gate: Gate = Harness([1]).router
+    with pytest.raises(AssertionError, match="of another gate"):
+        gate.withdraw(Other(), 0.0)
+
+
+def test_following_a_fail_over_frees_the_place_it_left() -> None:
+    harness = Harness([1, 2])
+    (first, admission), (second, _), (third, _) = (_admit(harness) for _ in range(3))
+    left, other = first.destination, second.destination
+    harness.router.served_by(admission, "192.0.2.1:1", harness.now)
+    harness.router.served_by(admission, left, harness.now)
+    assert third.outcome is None
+    harness.router.served_by(admission, other, harness.now)
+    assert third.destination == left
+
+
+# Requests that are no inference
+
+
+def test_what_passes_takes_no_capacity_and_needs_none() -> None:
+    harness = Harness([1, 2])
+    for number in (1, 2, 2):
+        harness.occupy(number)
+    assert _pass(harness).destination == destination(1)
+    assert _pass(harness, 2, 9).destination == destination(2)
+    assert harness.router.pool.total_in_flight == 3
+    assert harness.recorder.waits == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "subset", "drains", "outcome"),
+    [
+        ([], (), False, Outcome.REJECTED_NO_ENDPOINTS),
+        ([1], (9,), False, Outcome.REJECTED_NO_ENDPOINTS),
+        ([1], (), True, Outcome.SHUTTING_DOWN),
+    ],
+)
+def test_what_cannot_pass_is_refused(
+    numbers: list[int], subset: tuple[int, ...], drains: bool, outcome: Outcome
+) -> None:
+    harness = Harness(numbers)
+    if drains:
+        harness.router.begin_drain()
+    waiter = _pass(harness, *subset)
+    assert (waiter.has_passed, waiter.outcome) == (False, outcome)
+    assert waiter.retry_after_s in range(1, 61)
+    assert harness.recorder.early == [outcome.value]
+
+
+def test_what_an_exchange_refuses_itself_is_counted() -> None:
+    harness = Harness([1])
+    harness.router.refused_early("too-large")
+    assert harness.recorder.early == ["too-large"]
