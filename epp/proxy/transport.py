@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from epp.proxy.tls import ServerTls
+
 __all__ = ["Transport"]
 
 
@@ -14,8 +16,11 @@ class Transport(Protocol):
     open_streams: int
     """Streams that are open now."""
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen; port 0 takes any that is free. Raises UsageError if the address cannot be had."""
+    async def start(self, host: str, port: int, tls: ServerTls | None = None) -> None:
+        """Listen, with TLS if it is given (and loaded); port 0 takes any that is free.
+
+        Raises UsageError if the address cannot be had.
+        """
 
     async def stop(self, grace_s: float) -> None:
         """Take no new streams, give the open ones ``grace_s`` seconds, then end them."""
