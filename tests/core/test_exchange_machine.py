@@ -78,8 +78,10 @@ class _SpiedRouter(Router):
 
     admissions: list[RouterAdmission]
 
-    def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> RouterAdmission:
-        admission = super().admit(claims, waiter, now)
+    def admit(
+        self, claims: RequestClaims, waiter: GateWaiter, now: float, since_s: float | None = None
+    ) -> RouterAdmission:
+        admission = super().admit(claims, waiter, now, since_s)
         self.admissions.append(admission)
         return admission
 

@@ -11,6 +11,7 @@ def test_null_recorder_takes_everything() -> None:
     recorder: Recorder = NullRecorder()
     recorder.wait_ended(request(), Outcome.DISPATCHED, 0.5)
     recorder.refused_early("too-large")
+    recorder.adopted(request())
     recorder.ended(
         request(), Ending(status=200, cause="complete", duration_s=1.0, response_bytes=None)
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from epp.core.resources import Endpoint, join_host_port
+from epp.core.resources import Endpoint, join_host_port, split_host_port
 
 
 @pytest.mark.parametrize(
@@ -15,4 +15,11 @@ from epp.core.resources import Endpoint, join_host_port
 )
 def test_destination(address: str, port: int, expected: str) -> None:
     assert join_host_port(address, port) == expected
+    assert split_host_port(expected) == (address, port)
     assert Endpoint(name="a", address=address, port=port).destination == expected
+
+
+@pytest.mark.parametrize("destination", ["", "10.0.0.1", "10.0.0.1:", "10.0.0.1:http"])
+def test_what_has_no_port_is_not_split(destination: str) -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        split_host_port(destination)

@@ -130,7 +130,9 @@ class FlowController:
     def membership_changed(self, now: float) -> None:
         """React to a change of the pool's endpoints."""
         was_empty, self._pool_is_empty = self._pool_is_empty, not len(self._pool)
-        if was_empty != self._pool_is_empty:
+        if was_empty != self._pool_is_empty and self.requests:
+            # A change that nobody waited through starts no budget afresh: not the first endpoints
+            # of a controller that takes over those who have waited elsewhere.
             self._regime_since_s = now
             for ticket in list(self._waiting()):
                 self._set_deadline(ticket)

@@ -4,15 +4,17 @@ import math
 
 __all__ = ["DrainRate"]
 
-_MEMORY_S = 10.0
+_MEMORY_S = 60.0
 _TRUSTED_AFTER_S = 2.0
-_TRUSTED_AFTER_DISPATCHES = 10.0
+_TRUSTED_AFTER_DISPATCHES = 5.0
 _STALE_AFTER_S = 60.0
 
 
 class DrainRate:
-    """Dispatches per second of backlog, exponentially weighted over the last ten seconds of
-    backlog.
+    """Dispatches per second of backlog, exponentially weighted over its last minute.
+
+    The memory is that long because an inference can take as long: a pool that ends one request in
+    two seconds must still have a rate that can be told.
 
     Only time in which somebody waited counts: the dispatches of an idle pool measure how much is
     asked of it and not how much it can do. Weighted sums ``n ← n·e^(-Δ/τ) + dispatches`` and ``t ←

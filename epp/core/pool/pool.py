@@ -27,7 +27,8 @@ class Pool:
 
     ``max_concurrency`` is the limit of every endpoint, in requests. Arrays have shape ``(slots,)``;
     slots of vanished endpoints are reused. ``version`` grows by one with every change of
-    membership, so that a mask derived from the pool can tell when it is out of date.
+    membership or of the slots, so that a mask derived from the pool can tell when it is out of
+    date.
     """
 
     def __init__(self, *, max_concurrency: int) -> None:
@@ -114,9 +115,13 @@ class Pool:
         slot = self._slot_of.get(destination)
         if slot is None:
             address, port = split_host_port(destination)
+            endpoint = Endpoint(name=destination, address=address, port=port)
+            if endpoint.destination != destination:
+                raise ValueError(f"{destination!r} is no ip:port")
             slot = self._free_slot()
-            self._endpoints[slot] = Endpoint(name=destination, address=address, port=port)
+            self._endpoints[slot] = endpoint
             self._slot_of[destination] = slot
+            self.version += 1  # there may be more slots now than masks of before have
         return self.lease(slot)
 
     def _release(self, slot: int) -> None:

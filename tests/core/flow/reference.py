@@ -63,20 +63,20 @@ class ReferenceRate:
 
     def per_s(self, now: float) -> float | None:
         count, weight_s = self._sums(now)
-        return None if count < 10.0 or weight_s < 2.0 else count / weight_s
+        return None if count < 5.0 or weight_s < 2.0 else count / weight_s
 
     def is_on_the_edge(self, now: float) -> bool:
         """Whether rounding decides if the rate is trusted."""
         count, weight_s = self._sums(now)
-        return abs(count - 10.0) < 1e-6 or abs(weight_s - 2.0) < 1e-6
+        return abs(count - 5.0) < 1e-6 or abs(weight_s - 2.0) < 1e-6
 
     def _seen_s(self, now: float) -> float:
         return self._backlog_s + (now - self._since_s if self._is_backlogged else 0.0)
 
     def _sums(self, now: float) -> tuple[float, float]:
         seen_s = self._seen_s(now)
-        count = sum(math.exp(-(seen_s - at_s) / 10.0) for at_s in self._dispatches_s)
-        return count, 10.0 * (1.0 - math.exp(-seen_s / 10.0))
+        count = sum(math.exp(-(seen_s - at_s) / 60.0) for at_s in self._dispatches_s)
+        return count, 60.0 * (1.0 - math.exp(-seen_s / 60.0))
 
 
 class ReferenceQueue:
@@ -95,8 +95,8 @@ class ReferenceQueue:
 
     # What happens
 
-    def offer(self, number: int, request: Request, now: float) -> None:
-        newcomer = Waiting(number, request, now)
+    def offer(self, number: int, request: Request, now: float, since_s: float) -> None:
+        newcomer = Waiting(number, request, since_s)
         if self.is_draining:
             self._expect(newcomer, Outcome.SHUTTING_DOWN, now)
         elif request.subset is not None and not request.subset & self.members:
@@ -135,7 +135,7 @@ class ReferenceQueue:
             self.release(where, now)
 
     def set_members(self, members: set[str], now: float) -> None:
-        if bool(members) != bool(self.members):
+        if bool(members) != bool(self.members) and self.waiting:
             self._regime_since_s = now
         self.members = members
         stranded = [
@@ -149,12 +149,12 @@ class ReferenceQueue:
     def end_drain(self, now: float) -> None:
         self._expect_in_any_order(list(self.waiting), Outcome.SHUTTING_DOWN, now)
 
-    def time_passed(self, now: float) -> None:
-        """Whoever was due was told so, at the very deadline."""
+    def time_passed(self, start_s: float, now: float) -> None:
+        """Whoever was due was told so, at the very deadline, or at once if that was over before."""
         outcome = Outcome.EXPIRED if self.members else Outcome.EXPIRED_NO_ENDPOINTS
         while (deadline_s := min(map(self.deadline_s, self.waiting), default=math.inf)) <= now:
             due = [entry for entry in self.waiting if self.deadline_s(entry) == deadline_s]
-            self._expect_in_any_order(due, outcome, deadline_s)
+            self._expect_in_any_order(due, outcome, max(start_s, deadline_s))
 
     # What is
 

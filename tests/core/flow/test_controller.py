@@ -103,6 +103,15 @@ def test_more_subsets_than_are_remembered() -> None:
     assert len(harness.router.flow._masks) <= 1000
 
 
+def test_r5_hints_hold_when_the_pool_gets_more_slots() -> None:
+    harness = Harness(range(1, 9))
+    leases = [harness.occupy(number) for number in range(1, 9)]
+    (waiter,) = wait(harness, request(subset={1}))
+    harness.router.pool.adopt(destination(9))
+    harness.give_back(leases[0])
+    assert waiter.destination == destination(1)
+
+
 # R14: the empty pool
 
 

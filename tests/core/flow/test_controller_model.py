@@ -83,15 +83,22 @@ class FlowMachine(RuleBasedStateMachine):
         body_bytes=_SIZES,
         subset=_SUBSETS,
         wait_limit_s=st.sampled_from([None, None, 1.0, 5.0, 100.0]),
+        waited_s=st.sampled_from([None, None, None, 0.5, 4.0]),
     )
     def offer(
-        self, priority: int, body_bytes: int, subset: set[int] | None, wait_limit_s: float | None
+        self,
+        priority: int,
+        body_bytes: int,
+        subset: set[int] | None,
+        wait_limit_s: float | None,
+        waited_s: float | None = None,
     ) -> None:
         self.offered += 1
         offered = request(priority, body_bytes=body_bytes, subset=subset, wait_limit_s=wait_limit_s)
-        ticket = self.flow.offer(offered, _Waiter(self, self.offered), self.clock.now)
-        self.tickets[self.offered] = ticket
-        self.reference.offer(self.offered, offered, self.clock.now)
+        waiter, now = _Waiter(self, self.offered), self.clock.now
+        since_s = None if waited_s is None else now - waited_s
+        self.tickets[self.offered] = self.flow.offer(offered, waiter, now, since_s)
+        self.reference.offer(self.offered, offered, now, now if since_s is None else since_s)
 
     @rule(priority=st.sampled_from([-10, 0, 10]), count=st.integers(min_value=2, max_value=8))
     def offer_many(self, priority: int, count: int) -> None:
@@ -135,8 +142,9 @@ class FlowMachine(RuleBasedStateMachine):
 
     @rule(delay_s=_DELAYS_S)
     def advance(self, delay_s: float) -> None:
+        start_s = self.clock.now
         self.clock.advance(delay_s)
-        self.reference.time_passed(self.clock.now)
+        self.reference.time_passed(start_s, self.clock.now)
 
     @rule(numbers=st.sets(st.integers(min_value=1, max_value=4)))
     def set_members(self, numbers: set[int]) -> None:

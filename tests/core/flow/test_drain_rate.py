@@ -48,6 +48,15 @@ def test_a_steady_drain_is_measured_from_the_first_seconds_on() -> None:
             assert rate.per_s(now) == pytest.approx(4.0, rel=0.05)
 
 
+def test_a_slow_drain_can_be_told_too() -> None:
+    rate, now = DrainRate(), 0.0
+    rate.backlog(True, now)
+    for _ in range(30):
+        now += 4.0
+        rate.dispatched(now)
+    assert rate.per_s(now) == pytest.approx(0.25, rel=0.05)
+
+
 def test_time_in_which_nobody_waits_does_not_count() -> None:
     rate, now = DrainRate(), 0.0
     for _ in range(30):
@@ -62,7 +71,7 @@ def test_time_in_which_nobody_waits_does_not_count() -> None:
 def test_too_little_tells_nothing() -> None:
     rate = DrainRate()
     rate.backlog(True, 0.0)
-    for _ in range(9):
+    for _ in range(4):
         rate.dispatched(1.0)
     assert rate.per_s(3.0) is None
     for _ in range(100):
@@ -77,6 +86,6 @@ def test_what_was_long_ago_is_forgotten() -> None:
     for _ in range(100):
         rate.dispatched(5.0)
     rate.backlog(False, 5.0)
-    assert rate.per_s(64.0) == pytest.approx(100 / (10 * (1 - math.exp(-0.5))))
+    assert rate.per_s(64.0) == pytest.approx(100 / (60 * (1 - math.exp(-5 / 60))))
     rate.backlog(True, 66.0)
     assert rate.per_s(66.0) is None

@@ -54,6 +54,15 @@ class PoolMachine(RuleBasedStateMachine):
             assert not lease.is_released
             self.leases.append((lease, where))
 
+    @rule(number=_NUMBERS)
+    def adopt(self, number: int) -> None:
+        where = destination(number)
+        lease = self.pool.adopt(where)
+        assert lease.endpoint.destination == where
+        assert self.pool.version >= self.versions[-1]
+        self.versions.append(self.pool.version)
+        self.leases.append((lease, where))
+
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(min_value=0))
     def release(self, index: int) -> None:
@@ -162,6 +171,36 @@ def test_a_lease_may_move_beyond_the_limit() -> None:
     assert pool.with_room().tolist()[:2] == [False, True]
     first.release()
     second.release()
+    assert pool.total_in_flight == 0
+
+
+def test_what_runs_where_nobody_is_known_is_adopted_and_forgotten() -> None:
+    pool = _pool(1, limit=1)
+    lease, known = pool.adopt("[fd00::9]:81"), pool.adopt(destination(1))
+    assert (lease.endpoint.address, lease.endpoint.port) == ("fd00::9", 81)
+    assert (len(pool), pool.total_in_flight) == (1, 2)
+    assert not pool.with_room().any()
+    assert not pool.mask_of(["[fd00::9]:81"]).any()
+    lease.release()
+    known.release()
+    assert pool._slot_of == {destination(1): 0}
+
+
+def test_masks_of_before_are_out_of_date_when_adoption_adds_slots() -> None:
+    pool = _pool(*range(1, 9))
+    version = pool.version
+    pool.adopt(destination(9))
+    assert len(pool.active) == 16
+    assert pool.version > version
+
+
+@pytest.mark.parametrize(
+    "where", ["", "10.0.0.1", "10.0.0.1:x", "10.0.0.1:080", "fd00::1:80", "10.0.0.1: 80"]
+)
+def test_what_is_no_address_is_not_adopted(where: str) -> None:
+    pool = _pool(1)
+    with pytest.raises(ValueError, match=r"invalid literal|is no ip:port"):
+        pool.adopt(where)
     assert pool.total_in_flight == 0
 
 
