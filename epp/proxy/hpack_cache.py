@@ -39,7 +39,9 @@ _MAX_SECTIONS: Final = 64
 _MAX_FIELDS: Final = 128
 _MAX_REMEMBERED_BYTES: Final = 512
 _MAX_INTEGER_SHIFT: Final = 28
+_MAX_SIZE_UPDATES: Final = 16
 _UNLIMITED: Final = 1 << 32
+_SIZE_UPDATES: Final = frozenset(bytes((first,)) for first in range(0x20, 0x40))
 
 _encoder: Final = Encoder()
 _encoder.header_table_size = 0
@@ -108,20 +110,15 @@ class FieldDecoder:
         """Decode field by field; say too whether the dynamic table has changed."""
         fields: list[Field] = []
         size_bytes = 0
-        was_table_changed = False
-        position = 0
+        position = self._change_table_size(block)
+        was_table_changed = position > 0
         while position < len(block):
             stop = _field_end(block, position)
             representation = block[position:stop]
             position = stop
             field = self._fields.get(representation)
             if field is None:
-                first = representation[0]
-                if not first & 0x80:
-                    was_table_changed |= bool(first & 0x60)
-                    if first & 0xE0 == 0x20:
-                        self._change_table_size(representation, is_first=not fields)
-                        continue
+                was_table_changed |= representation[0] & 0xC0 == 0x40
                 field = self._decode_field(representation)
             fields.append(field)
             size_bytes += len(field[0]) + len(field[1]) + _FIELD_OVERHEAD_BYTES
@@ -129,14 +126,22 @@ class FieldDecoder:
                 raise SectionTooLarge(f"more than {self._max_section_bytes} bytes of fields")
         return FieldSection(tuple(fields), size_bytes), was_table_changed
 
-    def _change_table_size(self, representation: bytes, *, is_first: bool) -> None:
-        if not is_first:
-            raise HPACKDecodingError("a table size update after the first field")
-        self._decoder.decode(representation, raw=True)
+    def _change_table_size(self, block: bytes) -> int:
+        """Apply the size updates that a block starts with; return where its fields start."""
+        position = 0
+        for _ in range(_MAX_SIZE_UPDATES):
+            if block[position : position + 1] not in _SIZE_UPDATES:
+                break
+            stop = _field_end(block, position)
+            self._decoder.decode(block[position:stop], raw=True)
+            position = stop
+        return position
 
     def _decode_field(self, representation: bytes) -> Field:
         """Decode one field that is in no memory, and remember it if it may be."""
         first = representation[0]
+        if first & 0xE0 == 0x20:
+            raise HPACKDecodingError("a size update where none may be, or too many of them")
         is_indexed = first & 0x80
         mask = 0x7F if is_indexed else 0x3F if first & 0x40 else 0x0F
         index = _integer(representation, 0, mask)[0]

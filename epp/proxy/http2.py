@@ -64,8 +64,6 @@ from epp.proxy.http2_streams import Stream
 
 __all__ = ["ServerConnection"]
 
-_Handler: TypeAlias = Callable[[int, int, bytes], None]
-
 _TINY_BYTES: Final = 64
 
 
@@ -85,17 +83,6 @@ class ServerConnection(ConnectionCalls):
         self._blocks = FieldBlocks(settings.max_header_list_bytes)
         self._rest = b""
         self._has_preface = False
-        self._handlers: dict[int, _Handler] = {
-            HEADERS: self._on_headers,
-            PRIORITY: self._on_priority,
-            RST_STREAM: self._on_reset,
-            SETTINGS: self._on_settings,
-            PUSH_PROMISE: self._on_push_promise,
-            PING: self._on_ping,
-            GOAWAY: self._on_goaway,
-            WINDOW_UPDATE: self._on_window_update,
-            CONTINUATION: self._on_continuation,
-        }
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes from the transport; return what has happened."""
@@ -161,11 +148,11 @@ class ServerConnection(ConnectionCalls):
         if not self._has_settings and (kind != SETTINGS or flags & ACK):
             reason = "a connection preface without SETTINGS"
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, reason)
-        handler = self._handlers.get(kind)
+        handler = _HANDLERS.get(kind)
         if handler is None:
             self._spend(Limit.USELESS_FRAME_FLOOD)  # section 5.5: ignored
         else:
-            handler(flags, stream_id, payload)
+            handler(self, flags, stream_id, payload)
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         headers = self._blocks.headers(flags, stream_id, payload)
@@ -213,23 +200,26 @@ class ServerConnection(ConnectionCalls):
             self._now,
             content_left=content_length,
         )
-        if type(reading) is Malformed or (headers.has_end and content_length > 0):
+        if isinstance(reading, Malformed) or (headers.has_end and content_length > 0):
             self._outbox.headers(stream, BAD_REQUEST_BLOCK)
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "a malformed request")
         self._streams[stream_id] = stream
-        if type(reading) is Opening and reading.path in self._settings.methods:
-            stream.encoding = reading.encoding
-            started = CallStarted(stream_id, reading.path, reading.headers, reading.timeout_s)
-            self._events.append(started)
-            if headers.has_end:
-                self._half_close(stream)
-            return
+        if isinstance(reading, Opening):
+            if reading.path in self._settings.methods:
+                self._on_call(stream, reading, has_end=headers.has_end)
+                return
+            reading = Refusal(200, GrpcStatus.UNIMPLEMENTED, f"unknown method {reading.path}")
         stream.is_remote_open = not headers.has_end
-        if type(reading) is Opening:
-            message = f"unknown method {reading.path}"
-            self._refuse(stream, Refusal(200, GrpcStatus.UNIMPLEMENTED, message))
-        elif type(reading) is Refusal:
-            self._refuse(stream, reading)
+        self._refuse(stream, reading)
+
+    def _on_call(self, stream: Stream, opening: Opening, *, has_end: bool) -> None:
+        """A call that is served here begins."""
+        stream.encoding = opening.encoding
+        self._events.append(
+            CallStarted(stream.id, opening.path, opening.headers, opening.timeout_s)
+        )
+        if has_end:
+            self._half_close(stream)
 
     def _check_admission(self, stream_id: int) -> None:
         """Refuse a stream that may be tried again elsewhere or later (sections 5.1.2 and 6.8)."""
@@ -380,3 +370,19 @@ class ServerConnection(ConnectionCalls):
             self._fail(stream, fault)
         else:
             self._events.append(HalfClosed(stream.id))
+
+
+_Handler: TypeAlias = Callable[[ServerConnection, int, int, bytes], None]
+
+# Of the class, not of each connection: one that refers to itself would wait for the collector.
+_HANDLERS: Final[dict[int, _Handler]] = {
+    HEADERS: ServerConnection._on_headers,
+    PRIORITY: ServerConnection._on_priority,
+    RST_STREAM: ServerConnection._on_reset,
+    SETTINGS: ServerConnection._on_settings,
+    PUSH_PROMISE: ServerConnection._on_push_promise,
+    PING: ServerConnection._on_ping,
+    GOAWAY: ServerConnection._on_goaway,
+    WINDOW_UPDATE: ServerConnection._on_window_update,
+    CONTINUATION: ServerConnection._on_continuation,
+}

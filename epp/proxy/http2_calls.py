@@ -123,15 +123,15 @@ class ConnectionCalls(ConnectionControl):
 
     def _refuse(self, stream: Stream, refusal: Refusal) -> None:
         """Answer what is no call that is served here."""
-        if refusal.http_status == 200:
-            block = trailers_only_block(refusal.grpc_status, refusal.message, refusal.extra)
-            self._end(stream, block)
-            return
-        if refusal.grpc_status is GrpcStatus.RESOURCE_EXHAUSTED:
+        if refusal.http_status == 431:
             self._count(Limit.HEADER_LIST)
             self._spend(Limit.HEADER_LIST, _OVERSIZED_HEADERS_TOKENS)
+        block = refusal_block(refusal)
+        if refusal.grpc_status is not None:
+            self._end(stream, block)
+            return
         stream.lingers = True
-        self._outbox.headers(stream, refusal_block(refusal))
+        self._outbox.headers(stream, block)
         if refusal.has_content:
             self._outbox.enqueue(stream, refusal_body(refusal))
         if self._outbox.end(stream, frame(DATA, END_STREAM, stream.id)):

@@ -50,6 +50,7 @@ _LONG: Final = struct.Struct(">I")
 _LONGS: Final = struct.Struct(">II")
 _SETTING: Final = struct.Struct(">HI")
 _STREAMS_PER_TOKEN: Final = 64
+_MAX_DEBUG_BYTES: Final = 200
 
 
 class ConnectionControl:
@@ -73,18 +74,8 @@ class ConnectionControl:
         self._received_messages = 0
         self._unfinished_bytes = 0
         self._thirsty: dict[int, Stream] = {}
-        self._resets = Allowance(
-            settings.reset_burst,
-            settings.reset_rate_per_s,
-            now,
-            useful=lambda: self._outbox.useful_frames,
-        )
-        self._useless = Allowance(
-            settings.useless_burst,
-            settings.useless_rate_per_s,
-            now,
-            useful=lambda: self._outbox.useful_frames + self._received_messages,
-        )
+        self._resets = Allowance(settings.reset_burst, settings.reset_rate_per_s, now)
+        self._useless = Allowance(settings.useless_burst, settings.useless_rate_per_s, now)
         self._has_settings = False
         self._was_acknowledged = False
         self._is_terminated = False
@@ -95,7 +86,9 @@ class ConnectionControl:
     def _send_preface(self) -> None:
         settings = self._settings
         values = {
-            SettingId.MAX_CONCURRENT_STREAMS: settings.max_concurrent_streams,
+            SettingId.MAX_CONCURRENT_STREAMS: (
+                settings.announced_streams or settings.max_concurrent_streams
+            ),
             SettingId.INITIAL_WINDOW_SIZE: settings.stream_window_bytes,
             SettingId.MAX_FRAME_SIZE: settings.max_frame_bytes,
             SettingId.MAX_HEADER_LIST_SIZE: settings.max_header_list_bytes,
@@ -134,7 +127,8 @@ class ConnectionControl:
         """Tell both sides that the connection is over."""
         self._count(fault.limit)
         last = min(max(self._last_stream_id, 0), self._goaway_id)
-        self._outbox.control(goaway_frame(last, fault.code, fault.reason.encode()))
+        debug = fault.reason.encode()[:_MAX_DEBUG_BYTES]
+        self._outbox.control(goaway_frame(last, fault.code, debug))
         self._reset_all(fault.code, fault.reason)
 
     def _reset_all(self, code: ErrorCode, reason: str) -> None:
@@ -194,14 +188,16 @@ class ConnectionControl:
 
     def _spend(self, limit: Limit, tokens: int = 1) -> None:
         """Pay for a frame that has no use of its own; raise ConnectionFault for a flood."""
-        if not self._useless.spend(tokens, self._now):
-            reason = f"too much of it: {limit.value}"
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason, limit)
+        useful = self._outbox.useful_frames + self._received_messages
+        if not self._useless.spend(tokens, self._now, useful):
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, limit.value, limit)
 
     def _spend_reset(self, stream: Stream) -> None:
         """Pay for a call that was given up soon and unanswered; raise ConnectionFault likewise."""
         is_young = self._now - stream.opened_s < self._settings.rapid_reset_s
-        if is_young and not stream.has_headers and not self._resets.spend(1, self._now):
+        if stream.has_headers or not is_young:
+            return
+        if not self._resets.spend(1, self._now, self._outbox.useful_frames):
             reason = "too many calls that were opened to be reset"
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason, Limit.RAPID_RESET)
 
@@ -287,6 +283,14 @@ class ConnectionControl:
         """Whether a stream was never opened; those of a server never are."""
         return stream_id > self._last_stream_id or not stream_id & 1
 
+    def _stream_fault(
+        self, stream_id: int, code: ErrorCode, reason: str
+    ) -> StreamFault | ConnectionFault:
+        """Return the error of a stream; one that cannot be reset takes the connection with it."""
+        if stream_id in self._streams:
+            return StreamFault(stream_id, code, reason)
+        return ConnectionFault(code, reason)
+
     def _require_stream(self, stream_id: int, length: int, wanted: int, what: str) -> None:
         """Raise unless the frame is on some stream and of the one length that it can have."""
         if not stream_id:
@@ -362,12 +366,11 @@ class ConnectionControl:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window of more than 2^31-1")
             return
         stream = self._streams.get(stream_id)
-        if stream is None:
-            if self._is_idle(stream_id):
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
-        elif not increment:
-            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
-        elif not self._outbox.widen_stream(stream, increment):
+        if stream is None and self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+        if not increment:
+            raise self._stream_fault(stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+        if stream is not None and not self._outbox.widen_stream(stream, increment):
             raise StreamFault(
                 stream_id, ErrorCode.FLOW_CONTROL_ERROR, "a window of more than 2^31-1"
             )
@@ -383,13 +386,8 @@ class ConnectionControl:
             code = ErrorCode.FRAME_SIZE_ERROR
         elif _LONG.unpack_from(payload)[0] & MAX_STREAM_ID == stream_id:
             code = ErrorCode.PROTOCOL_ERROR
-        if code is None:
-            return
-        reason = "a PRIORITY frame that is not valid"
-        if stream_id in self._streams:
-            raise StreamFault(stream_id, code, reason)
-        if self._is_idle(stream_id):  # which cannot be reset
-            raise ConnectionFault(code, reason)
+        if code is not None:
+            raise self._stream_fault(stream_id, code, "a PRIORITY frame that is not valid")
 
     def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
         """Section 8.4: a client cannot push."""

@@ -1,4 +1,8 @@
-"""What a connection tells its application, in the order in which it happened."""
+"""What a connection tells its application, in the order in which it happened.
+
+Several may come at once, so those that follow may be about a call that the application has just
+ended because of the first.
+"""
 
 from typing import TypeAlias
 

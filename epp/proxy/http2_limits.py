@@ -6,7 +6,6 @@ useful work that the peer gives, so a busy proxy never notices it and an idle fl
 """
 
 import enum
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -72,7 +71,9 @@ class StreamFault(Exception):
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Options of a connection; the same object serves all connections of a server.
 
-    ``methods`` are the paths of the calls that are served. A peer may have up to
+    ``methods`` are the paths of the calls that are served. A peer is asked to keep to
+    ``announced_streams`` open streams where that is less than ``max_concurrent_streams``, above
+    which streams are refused: it may have opened more before it was asked. A peer may have up to
     ``stream_window_bytes`` on its way to each stream and ``connection_window_bytes`` altogether;
     ``max_unfinished_bytes`` bounds what incomplete messages hold. A stream whose peer takes too
     little is full at ``send_buffer_bytes``: it then gets no credit to send more either.
@@ -83,6 +84,7 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     methods: frozenset[str]
     max_concurrent_streams: int = 10_000
+    announced_streams: int | None = None
     stream_window_bytes: int = 1 << 20
     connection_window_bytes: int = 16 << 20
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
@@ -111,28 +113,29 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Allowance:
-    """A supply of tokens: ``burst`` at first and at most, ``rate_per_s`` more per second.
+    """A supply of tokens: ``burst`` at first and at most, ``rate_per_s`` more per second, and some
+    for each useful message of the connection.
 
-    ``useful`` counts useful messages; each brings further tokens. It is only asked, like the clock,
-    when the supply has run out, so spending costs one subtraction.
+    It is only looked after when it has run out, so spending costs one subtraction.
     """
 
-    __slots__ = ("_burst", "_left", "_rate_per_s", "_seen_useful", "_since", "_useful")
+    __slots__ = ("_burst", "_left", "_rate_per_s", "_seen_useful", "_since")
 
-    def __init__(self, burst: int, rate_per_s: float, now: float, useful: Callable[[], int]):
+    def __init__(self, burst: int, rate_per_s: float, now: float):
         self._burst = burst
         self._left = float(burst)
         self._rate_per_s = rate_per_s
         self._since = now
-        self._useful = useful
         self._seen_useful = 0
 
-    def spend(self, tokens: int, now: float) -> bool:
-        """Take tokens; return False when there are not enough, which means a flood."""
+    def spend(self, tokens: int, now: float, useful: int) -> bool:
+        """Take tokens; return False when there are not enough, which means a flood.
+
+        ``useful`` is how many useful messages there were up to now.
+        """
         self._left -= tokens
         if self._left >= 0:
             return True
-        useful = self._useful()
         earned = (now - self._since) * self._rate_per_s
         earned += (useful - self._seen_useful) * _TOKENS_PER_USEFUL_MESSAGE
         self._since = now

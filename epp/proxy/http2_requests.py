@@ -42,11 +42,14 @@ class Malformed(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A valid request that is not for this server. ``http_status`` 200 means that gRPC's status
-    says it all; else ``message`` is the response's content, for people, where it may have any."""
+    """A valid request that is not for this server, and what it is answered with.
+
+    Without ``grpc_status`` ``message`` is the content of a plain response, where the method allows
+    for any.
+    """
 
     http_status: int
-    grpc_status: GrpcStatus
+    grpc_status: GrpcStatus | None
     message: str
     extra: tuple[tuple[str, str], ...] = ()
     has_content: bool = True
@@ -99,17 +102,17 @@ def _read_request(section: FieldSection, max_section_bytes: int) -> tuple[Readin
     _check_control(control, known.get(b"host"))
     content_length = _content_length(headers) if b"content-length" in known else -1
     method = control[b":method"]
+    has_content = method != b"HEAD"
     refusal: Refusal | None = None
     if section.size_bytes > max_section_bytes:
         message = f"more than {max_section_bytes} bytes of headers"
         refusal = Refusal(431, GrpcStatus.RESOURCE_EXHAUSTED, message)
     elif not _CONTENT_TYPE.fullmatch(known.get(b"content-type", b"")):
         message = "this server speaks gRPC only: its content-type is application/grpc"
-        refusal = Refusal(415, GrpcStatus.INVALID_ARGUMENT, message, has_content=method != b"HEAD")
+        refusal = Refusal(415, None, message, (), has_content)
     elif method != b"POST":
         message = "a gRPC call is a POST request"
-        allow = (("allow", "POST"),)
-        refusal = Refusal(405, GrpcStatus.INVALID_ARGUMENT, message, allow, method != b"HEAD")
+        refusal = Refusal(405, None, message, (("allow", "POST"),), has_content)
     if refusal is not None:
         return refusal, content_length
     return _read_call(control[b":path"], headers, known), content_length

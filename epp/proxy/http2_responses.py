@@ -34,25 +34,25 @@ def trailers_block(status: GrpcStatus, message: str) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def trailers_only_block(
-    status: GrpcStatus, message: str, extra: tuple[tuple[str, str], ...] = ()
-) -> bytes:
+def trailers_only_block(status: GrpcStatus, message: str) -> bytes:
     """Return the one section of a call that ends without messages."""
-    return encode_block([*_OPENING, *_status_fields(status, message), *extra])
+    return encode_block([*_OPENING, *_status_fields(status, message)])
 
 
 def refusal_block(refusal: Refusal) -> bytes:
-    """Return the header section that refuses what is no gRPC call."""
-    fields = [
-        (":status", str(refusal.http_status)),
-        ("content-type", "text/plain; charset=utf-8"),
-        ("content-length", str(len(refusal_body(refusal)))),
-    ]
+    """Return the header section that refuses a request: the only one if it is gRPC's."""
+    fields = [(":status", str(refusal.http_status))]
+    if refusal.grpc_status is not None:
+        fields.append(("content-type", "application/grpc"))
+        fields += _status_fields(refusal.grpc_status, refusal.message)
+    else:
+        fields.append(("content-type", "text/plain; charset=utf-8"))
+        fields.append(("content-length", str(len(refusal_body(refusal)))))
     return encode_block([*fields, *refusal.extra])
 
 
 def refusal_body(refusal: Refusal) -> bytes:
-    """Return the content of the same response."""
+    """Return the content of a plain response."""
     return f"{refusal.message}\n".encode()
 
 

@@ -2,11 +2,12 @@
 
 A message that fits goes straight to the frames of this turn. One that does not waits in its
 stream's queue, and the streams that have something to send form a ring: each in turn sends one
-frame, so that a large message never holds up the small ones of other streams.
+frame, so that a large message never holds up the small ones of other streams. A turn has an end
+too, after which the next piece is for the transport to ask for.
 """
 
 import struct
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -59,7 +60,7 @@ class Outbox:
 
     def __init__(self, buffer_bytes: int, now: float):
         self._frames: list[bytes | memoryview] = []
-        self._ring: deque[Stream] = deque()
+        self._ring: OrderedDict[int, Stream] = OrderedDict()
         self._turn_left = _TURN_BYTES
         self._is_paused = False
         self._block_prefix = TABLE_SIZE_ZERO
@@ -136,13 +137,11 @@ class Outbox:
         stream.queued_bytes += sum(map(len, parts))
         if stream.queued_bytes > self._buffer_bytes:
             stream.is_full = True
-        self._join_ring(stream)
+        self._ring[stream.id] = stream
 
     def forget(self, stream: Stream) -> None:
         """Drop what waits on a stream that is over."""
-        if stream.is_in_ring:
-            stream.is_in_ring = False
-            self._ring.remove(stream)
+        self._ring.pop(stream.id, None)
         stream.queue = None
         stream.queued_bytes = 0
         stream.tail = None
@@ -173,8 +172,7 @@ class Outbox:
         """Send what waits, one frame per stream in turn, as far as everything allows."""
         ring = self._ring
         while ring and self._turn_left > 0 and self.window_bytes > 0:
-            stream = ring.popleft()
-            stream.is_in_ring = False
+            _, stream = ring.popitem(last=False)
             if stream.send_window <= 0:
                 continue  # joins again with its next window
             self._send_frame(stream)
@@ -182,7 +180,7 @@ class Outbox:
                 stream.is_full = False
                 self.relieved.append(stream)
             if stream.queued_bytes:
-                self._join_ring(stream)
+                ring[stream.id] = stream
             elif stream.tail is not None:
                 self._frames.append(stream.tail)
                 stream.tail = None
@@ -202,7 +200,7 @@ class Outbox:
         """Send one DATA frame of what waits, across the borders of messages."""
         queue = stream.queue
         assert queue is not None
-        room = min(self.max_frame_bytes, stream.send_window, self.window_bytes, self._turn_left)
+        room = min(self.max_frame_bytes, stream.send_window, self.window_bytes)
         size = min(room, stream.queued_bytes)
         frames = self._frames
         frames.append(FRAME_HEAD.pack(size >> 8, size & 0xFF, DATA, 0, stream.id))
@@ -223,11 +221,6 @@ class Outbox:
         if size >= _USEFUL_BYTES:
             self.useful_frames += 1
 
-    def _join_ring(self, stream: Stream) -> None:
-        if not stream.is_in_ring:
-            stream.is_in_ring = True
-            self._ring.append(stream)
-
     # What the peer allows
 
     def widen(self, increment: int) -> bool:
@@ -239,7 +232,7 @@ class Outbox:
         """Add to a stream's window, likewise."""
         stream.send_window += increment
         if stream.queued_bytes:
-            self._join_ring(stream)
+            self._ring[stream.id] = stream
         return stream.send_window <= MAX_WINDOW_BYTES
 
     def change_initial_window(self, window_bytes: int, streams: Iterable[Stream]) -> bool:

@@ -33,6 +33,7 @@ from epp.proxy.http2_events import (
 from epp.proxy.http2_limits import ConnectionSettings, Limit
 from epp.proxy.messages import encode, feed
 from epp.proxy.tls import ServerTls
+from epp.proxy.transport import SharedPort
 
 __all__ = ["Http2Server"]
 
@@ -51,8 +52,9 @@ class Http2Server:
     """Serves ext_proc and gRPC health on one address.
 
     ``new_exchange`` makes the exchange for a stream. ``max_body_bytes`` is the largest body that an
-    exchange takes: one message may hold all of it. ``port`` is the bound port once :meth:`start`
-    has returned; ``limits`` counts how often a peer met each limit.
+    exchange takes: one message may hold all of it. ``shared_port`` is given where other processes
+    serve the same address. ``port`` is the bound port once :meth:`start` has returned; ``limits``
+    counts how often a peer met each limit.
     """
 
     def __init__(
@@ -61,15 +63,18 @@ class Http2Server:
         *,
         health: Health,
         max_body_bytes: int,
+        shared_port: SharedPort | None = None,
     ) -> None:
         self.new_exchange = new_exchange
         self.health = health
         self.settings = ConnectionSettings(
             methods=frozenset((_PROCESS, _HEALTH_CHECK, _HEALTH_WATCH)),
             max_concurrent_streams=_MAX_STREAMS,
+            announced_streams=None if shared_port is None else shared_port.connection_streams,
             max_message_bytes=max_body_bytes + _MESSAGE_OVERHEAD_BYTES,
             stall_timeout_s=_STALL_TIMEOUT_S,
         )
+        self._shared_port = shared_port
         self.limits: Counter[Limit] = Counter()
         self.open_streams = 0
         self.port = 0
@@ -86,6 +91,8 @@ class Http2Server:
         """
         loop = asyncio.get_running_loop()
         options = {} if tls is None else tls.listen_arguments
+        if self._shared_port is not None:
+            options["reuse_port"] = True
         try:
             self._server = await loop.create_server(
                 lambda: _Connection(self), host, port, backlog=1024, **options

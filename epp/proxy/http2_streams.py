@@ -36,7 +36,6 @@ class Stream(msgspec.Struct, eq=False, gc=False):
     is_reading_paused: bool = False
     queue: deque[bytes | memoryview] | None = None
     queued_bytes: int = 0
-    is_in_ring: bool = False
     is_full: bool = False
     progress_s: float = 0.0
     tail: bytes | None = None

@@ -46,9 +46,10 @@ Action = tuple[object, ...]
 
 
 class Ours:
-    """This server, reduced to what is comparable."""
+    """This server, reduced to what is comparable: until a call fails by the rules of gRPC."""
 
     def __init__(self) -> None:
+        self.is_comparable = True
         self.peer = Peer(handshake=False, connection_window_bytes=1 << 20)
         self.peer.receive()
 
@@ -63,9 +64,11 @@ class Ours:
             elif isinstance(event, HalfClosed):
                 outcome.append(("end", event.stream_id))
             elif isinstance(event, CallReset):
-                is_cut_off = event.reason == "the last message is incomplete"  # gRPC's affair
-                code = () if is_cut_off else (event.error_code,)
-                outcome.append(("end" if is_cut_off else "reset", event.stream_id, *code))
+                if event.reason == "the last message is incomplete":
+                    self.is_comparable = False
+                    outcome.append(("end", event.stream_id))
+                else:
+                    outcome.append(("reset", event.stream_id, event.error_code))
         return outcome, any(a.kind in (RST_STREAM, GOAWAY) for a in self.peer.receive())
 
     def end(self, stream_id: int) -> None:

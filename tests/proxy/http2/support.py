@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hpack import Decoder, Encoder
 
 from epp.proxy.http2 import ServerConnection
-from epp.proxy.http2_events import Event
+from epp.proxy.http2_events import CallStarted, Event, Message
 from epp.proxy.http2_limits import ConnectionSettings, Limit
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -112,7 +112,7 @@ def ungrpc(content: bytes) -> list[bytes]:
     return messages
 
 
-def request_fields(path: str = PROCESS, **changes: str | None) -> Fields:
+def request_fields(path: str = PROCESS, /, **changes: str | None) -> Fields:
     """The fields of a call; change some by their names, with ``_`` for ``-`` and ``:``, or drop
     them with None."""
     fields = {
@@ -143,8 +143,7 @@ class Peer:
         self.now = now
         self.counters: dict[Limit, int] = {}
         options = {"methods": frozenset((PROCESS, CHECK))} | options
-        self.settings = ConnectionSettings(**options)
-        self.connection = ServerConnection(self.settings, now, self.counters)
+        self.connection = ServerConnection(ConnectionSettings(**options), now, self.counters)
         self.encoder = Encoder()
         self.decoder = Decoder()
         self.preface: list[Frame] = []
@@ -216,5 +215,23 @@ def content(frames: Iterable[Frame], stream_id: int = 1) -> bytes:
     return b"".join(a.payload for a in frames if a.kind == DATA and a.stream_id == stream_id)
 
 
+def payloads(events: Iterable[Event]) -> list[bytes]:
+    return [event.payload for event in events if isinstance(event, Message)]
+
+
+def call_headers(events: Iterable[Event]) -> list[tuple[bytes, bytes]]:
+    """The headers of all calls that have started."""
+    return [pair for event in events if isinstance(event, CallStarted) for pair in event.headers]
+
+
 def event_names(events: Iterable[Event]) -> list[str]:
     return [type(event).__name__ for event in events]
+
+
+def status_of(peer: Peer, frames: list[Frame]) -> tuple[int, str, dict[str, str]]:
+    """The status in the last section of a call, its message, and all fields of that section."""
+    last = [a for a in frames if a.kind == HEADERS][-1]
+    assert last.flags & END_STREAM
+    sections = [dict(peer.fields(a)) for a in frames if a.kind == HEADERS]
+    fields = sections[-1]
+    return int(fields["grpc-status"]), fields.get("grpc-message", ""), fields

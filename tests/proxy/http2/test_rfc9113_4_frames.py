@@ -23,6 +23,7 @@ from tests.proxy.http2.support import (
     SETTINGS,
     WINDOW_UPDATE,
     Peer,
+    call_headers,
     connection_error,
     content,
     data,
@@ -185,8 +186,8 @@ def test_rfc9113_4_3_field_block_of_a_refused_stream_still_changes_the_state() -
     frames = peer.exchange(peer.headers(3, request_fields() + unseen))
     assert stream_error(frames, 3) == REFUSED_STREAM
     peer.send(rst_stream(1))
-    (started,) = peer.send(peer.headers(5, request_fields() + unseen))
-    assert (b"x-new", b"value") in started.headers  # type: ignore[union-attr]
+    events = peer.send(peer.headers(5, request_fields() + unseen))
+    assert call_headers(events)[-1] == (b"x-new", b"value")
 
 
 def test_rfc9113_4_3_field_block_on_a_stream_that_was_reset_still_changes_the_state() -> None:
@@ -196,8 +197,8 @@ def test_rfc9113_4_3_field_block_on_a_stream_that_was_reset_still_changes_the_st
     peer.receive()
     unseen = [("x-new", "value")]
     assert peer.exchange(peer.headers(1, unseen, end=True)) == []
-    (started,) = peer.send(peer.headers(3, request_fields() + unseen))
-    assert (b"x-new", b"value") in started.headers  # type: ignore[union-attr]
+    events = peer.send(peer.headers(3, request_fields() + unseen))
+    assert call_headers(events)[-1] == (b"x-new", b"value")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_rfc9113_4_3_1_dynamic_table_may_be_used_up_to_its_initial_size() -> Non
     peer.encoder.header_table_size = 4_096
     for stream_id in (1, 3, 5):
         events = peer.send(peer.headers(stream_id, request_fields(x_many=f"value {stream_id}")))
-        assert (b"x-many", b"value %d" % stream_id) in events[0].headers  # type: ignore[union-attr]
+        assert call_headers(events)[-1] == (b"x-many", b"value %d" % stream_id)
 
 
 def test_rfc9113_4_3_1_dynamic_table_above_the_announced_size_is_compression_error() -> None:
@@ -267,6 +268,6 @@ def test_rfc9113_4_3_1_responses_obey_any_table_size_of_the_peer(size: int) -> N
         peer.open(stream_id)
         peer.connection.end_call(stream_id)
         (opening, _) = peer.receive()
-        assert dict(decoder.decode(opening.payload))["grpc-status"] == "0"
+        assert (b"grpc-status", b"0") in list(decoder.decode(opening.payload, raw=True))
         peer.exchange(settings((1, 0)))
         decoder.max_allowed_table_size = 0

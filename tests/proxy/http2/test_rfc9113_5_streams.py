@@ -1,5 +1,7 @@
 """RFC 9113, section 5: streams and multiplexing."""
 
+from collections.abc import Callable
+
 import pytest
 
 from epp.proxy.http2_events import CallReset, ConnectionTerminated
@@ -127,7 +129,9 @@ def closed_by_server_reset(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("close", [closed_by_both, closed_by_client_reset])
-def test_rfc9113_5_1_closed_data_is_stream_closed(close) -> None:  # type: ignore[no-untyped-def]
+def test_rfc9113_5_1_closed_data_is_stream_closed(
+    close: Callable[[Peer], None],
+) -> None:
     peer = Peer()
     close(peer)
     assert stream_error(peer.exchange(data(1, b"late"))) == STREAM_CLOSED
@@ -135,17 +139,21 @@ def test_rfc9113_5_1_closed_data_is_stream_closed(close) -> None:  # type: ignor
 
 
 @pytest.mark.parametrize("close", [closed_by_both, closed_by_client_reset])
-def test_rfc9113_5_1_closed_headers_is_stream_closed(close) -> None:  # type: ignore[no-untyped-def]
+def test_rfc9113_5_1_closed_headers_is_stream_closed(
+    close: Callable[[Peer], None],
+) -> None:
     peer = Peer()
     close(peer)
     assert connection_error(peer.exchange(peer.headers(1))) == STREAM_CLOSED
 
 
 @pytest.mark.parametrize("close", [closed_by_both, closed_by_client_reset, closed_by_server_reset])
-def test_rfc9113_5_1_closed_window_update_rst_stream_and_priority_are_allowed(close) -> None:  # type: ignore[no-untyped-def]
+def test_rfc9113_5_1_closed_window_update_rst_stream_and_priority_are_allowed(
+    close: Callable[[Peer], None],
+) -> None:
     peer = Peer()
     close(peer)
-    assert peer.exchange(window_update(1, 1), window_update(1, 0), rst_stream(1), priority(1)) == []
+    assert peer.exchange(window_update(1, 1), rst_stream(1), priority(1)) == []
 
 
 def test_rfc9113_5_1_closed_by_server_reset_frames_on_their_way_are_discarded() -> None:
@@ -217,6 +225,13 @@ def test_rfc9113_5_1_2_limit_is_announced() -> None:
     )
 
 
+def test_rfc9113_5_1_2_peer_may_be_asked_to_keep_to_less() -> None:
+    peer = Peer(max_concurrent_streams=2, announced_streams=1)
+    assert b"\0\3\0\0\0\1" in peer.preface[0].payload
+    peer.open(1)
+    peer.open(3)
+
+
 def test_rfc9113_5_1_2_stream_above_the_limit_is_refused_and_the_others_go_on() -> None:
     peer = Peer(max_concurrent_streams=2)
     peer.open(1)
@@ -254,8 +269,16 @@ def test_rfc7540_5_3_1_stream_that_depends_on_itself_is_protocol_error() -> None
     assert stream_error(peer.exchange(opening)) == PROTOCOL_ERROR
     peer.open(3)
     assert stream_error(peer.exchange(priority(3, 3)), 3) == PROTOCOL_ERROR
-    assert peer.exchange(priority(1, 1)) == []  # closed
-    assert connection_error(peer.exchange(priority(5, 5))) == PROTOCOL_ERROR  # idle: no reset
+
+
+@pytest.mark.parametrize("stream_id", [1, 3])
+def test_rfc9113_5_4_2_error_of_a_stream_that_cannot_be_reset_is_a_connection_error(
+    stream_id: int,
+) -> None:
+    for bad in (priority(stream_id, stream_id), window_update(stream_id, 0)):
+        peer = Peer()
+        closed_by_both(peer)
+        assert connection_error(peer.exchange(bad)) == PROTOCOL_ERROR
 
 
 # 5.4 error handling
@@ -286,6 +309,14 @@ def test_rfc9113_5_4_1_nothing_is_processed_or_sent_after_a_connection_error() -
     assert peer.receive() == []
 
 
+def test_rfc9113_5_4_1_debug_data_of_goaway_is_short_whatever_the_client_sent() -> None:
+    peer = Peer()
+    long = b"\x00\x01a\x7f\x81\x7e" + b"v" * 16_000
+    frames = peer.exchange(frame(HEADERS, END_HEADERS, 1, long))
+    assert connection_error(frames) is not None
+    assert len(frames[-1].payload) <= 208
+
+
 def test_rfc9113_5_4_1_goaway_of_a_connection_without_streams_names_stream_0() -> None:
     frames = Peer().exchange(data(0))
     assert frames[-1].payload[:4] == b"\0\0\0\0"
@@ -303,7 +334,7 @@ def test_rfc9113_5_4_2_stream_error_leaves_the_other_streams_alone() -> None:
 def test_rfc9113_5_4_2_only_one_error_is_reported_for_a_stream() -> None:
     peer = Peer()
     peer.open(1)
-    frames = peer.exchange(window_update(1, 0), window_update(1, 0), data(1, b"x"), priority(1, 1))
+    frames = peer.exchange(window_update(1, 0), data(1, b"x"), window_update(1, 1), priority(1))
     assert kinds(frames) == [RST_STREAM]
 
 

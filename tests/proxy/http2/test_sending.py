@@ -160,57 +160,68 @@ steps = st.lists(
 )
 
 
+class Reader:
+    """A client that gives windows as it is told, and checks that they are kept to."""
+
+    def __init__(self) -> None:
+        self.peer = Peer()
+        self.sent: dict[int, list[bytes]] = {1: [], 3: [], 5: []}
+        self.windows = {0: 65_535, 1: 65_535, 3: 65_535, 5: 65_535}
+        self.initial_bytes = 65_535
+        self.frame_bytes = 16_384
+        self.arrived: list[Frame] = []
+        for stream_id in self.sent:
+            self.peer.open(stream_id)
+
+    def message(self, stream_id: int, size: int) -> None:
+        messages = self.sent[stream_id]
+        messages.append(bytes((len(messages) % 256,)) * size)
+        self.peer.connection.send_message(stream_id, messages[-1])
+
+    def window(self, stream_id: int, increment: int) -> None:
+        self.windows[stream_id] += increment
+        self.peer.send(window_update(stream_id, increment))
+
+    def initial(self, _: int, size: int) -> None:
+        self.write()  # what is on its way was sent under the old windows
+        for stream_id in self.sent:
+            self.windows[stream_id] += size - self.initial_bytes
+        self.initial_bytes = size
+        self.peer.send(settings((4, size)))
+
+    def frame(self, _: int, size: int) -> None:
+        self.write()
+        self.frame_bytes = size
+        self.peer.send(settings((5, size)))
+
+    def pause(self, *_: int) -> None:
+        self.peer.connection.pause_sending()
+
+    def resume(self, *_: int) -> None:
+        self.peer.connection.resume_sending()
+
+    def write(self, *_: int) -> None:
+        frames = self.peer.receive()
+        self.arrived += frames
+        for a in frames:
+            if a.kind == DATA:
+                assert len(a.payload) <= self.frame_bytes
+                for window in (0, a.stream_id):
+                    self.windows[window] -= len(a.payload)
+                    assert self.windows[window] >= 0
+
+
 @given(steps)
 def test_whatever_the_windows_nothing_exceeds_them_and_everything_arrives(
     script: list[tuple[str, int, int]],
 ) -> None:
-    peer = Peer()
-    sent: dict[int, list[bytes]] = {1: [], 3: [], 5: []}
-    windows = {0: 65_535, 1: 65_535, 3: 65_535, 5: 65_535}
-    limits = {"initial": 65_535, "frame": 16_384}
-    arrived: list[Frame] = []
-    for stream_id in sent:
-        peer.open(stream_id)
-
-    def take(frames: list[Frame]) -> None:
-        arrived.extend(frames)
-        for a in frames:
-            if a.kind == DATA:
-                assert len(a.payload) <= limits["frame"]
-                for window in (0, a.stream_id):
-                    windows[window] -= len(a.payload)
-                    assert windows[window] >= 0
-
-    def give(stream_id: int, increment: int) -> None:
-        windows[stream_id] += increment
-        peer.send(window_update(stream_id, increment))
-
+    reader = Reader()
     for action, stream_id, number in script:
-        if action == "message":
-            sent[stream_id].append(bytes((len(sent[stream_id]) % 256,)) * number)
-            peer.connection.send_message(stream_id, sent[stream_id][-1])
-        elif action == "window":
-            give(stream_id, number)
-        elif action == "initial":
-            take(peer.receive())  # what is on its way was sent under the old windows
-            for each in sent:
-                windows[each] += number - limits["initial"]
-            limits["initial"] = number
-            peer.send(settings((4, number)))
-        elif action == "frame":
-            take(peer.receive())
-            limits["frame"] = number
-            peer.send(settings((5, number)))
-        elif action == "pause":
-            peer.connection.pause_sending()
-        elif action == "resume":
-            peer.connection.resume_sending()
-        else:
-            take(peer.receive())
-    peer.connection.resume_sending()
-    for stream_id in windows:
-        give(stream_id, 10_000_000)
-    take(peer.receive())
-    for stream_id, messages in sent.items():
-        assert ungrpc(content(arrived, stream_id)) == messages
-        assert peer.connection.buffered_bytes(stream_id) == 0
+        getattr(reader, action)(stream_id, number)
+    reader.resume()
+    for stream_id in reader.windows:
+        reader.window(stream_id, 10_000_000)
+    reader.write()
+    for stream_id, messages in reader.sent.items():
+        assert ungrpc(content(reader.arrived, stream_id)) == messages
+        assert reader.peer.connection.buffered_bytes(stream_id) == 0
