@@ -3,14 +3,20 @@
 import argparse
 import asyncio
 import signal
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from epp.config.options import ServeOptions, TransportName
+from epp.config.options import ServeOptions, TlsVersion, TransportName
 from epp.core.exchange import ExchangeLimits
 from epp.core.flow import FlowLimits
 
+if TYPE_CHECKING:
+    from epp.service import Service
+
 __all__ = ["add_parser"]
+
+_Main: TypeAlias = Coroutine[Any, Any, None]
 
 
 def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,6 +46,29 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=defaults.shutdown_grace_s,
         metavar="SECONDS",
         help="then, give running requests so long to end",
+    )
+    process.add_argument(
+        "--workers",
+        type=_positive,
+        default=defaults.workers,
+        metavar="N",
+        help="processes that serve ext_proc; with more than one, another one decides for all",
+    )
+    process.add_argument(
+        "--connection-streams",
+        type=_positive,
+        default=defaults.connection_streams,
+        metavar="N",
+        help="with several workers, the most streams that the gateway is to open on one of its"
+        " connections, which are what is spread over the workers",
+    )
+    process.add_argument(
+        "--core-gap-timeout",
+        type=_seconds,
+        default=defaults.core_gap_timeout_s,
+        metavar="SECONDS",
+        help="with several workers, let requests wait so long where nobody decides, then pick the"
+        " least loaded endpoint",
     )
     process.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info"
@@ -87,6 +116,21 @@ def _add_listen_arguments(group: "argparse._ArgumentGroup") -> None:
         default=defaults.transport,
         help="what speaks HTTP/2 with the gateway: our own, or grpcio's asyncio server",
     )
+    group.add_argument(
+        "--cert-path", type=Path, metavar="DIR",
+        help="serve ext_proc with TLS: directory of tls.crt and tls.key, which are watched for"
+        " changes; plaintext without it",
+    )  # fmt: skip
+    group.add_argument(
+        "--client-ca-file", type=Path, metavar="FILE",
+        help="take only clients whose certificate is signed by an authority in this file",
+    )  # fmt: skip
+    group.add_argument(
+        "--tls-min-version",
+        choices=get_args(TlsVersion),
+        default=defaults.tls_min_version,
+        help="oldest version of TLS that is spoken",
+    )
 
 
 def _add_flow_arguments(group: "argparse._ArgumentGroup") -> None:
@@ -129,16 +173,34 @@ def _add_flow_arguments(group: "argparse._ArgumentGroup") -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from epp.observability.logs import set_up_logging
+    from epp.service import Service
 
-    set_up_logging(args.log_level)
     options = _options(args)
+    if options.workers == 1:
+        set_up_logging(args.log_level)
+        _run_loop(_serve(lambda: Service(options)))
+        return 0
+
+    from epp.workers.launch import CoreSeat, launch
+
+    def core(options: ServeOptions, seat: CoreSeat, tell_ready: Callable[[], None]) -> _Main:
+        return _serve(lambda: Service(options, seat), tell_ready)
+
+    def run(process: str, main: _Main) -> None:
+        set_up_logging(args.log_level, process)
+        _run_loop(main)
+
+    set_up_logging(args.log_level, "parent")
+    return launch(options, core, run)
+
+
+def _run_loop(main: _Main) -> None:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(_serve(options))
+        asyncio.run(main)
     else:
-        uvloop.run(_serve(options))
-    return 0
+        uvloop.run(main)
 
 
 def _options(args: argparse.Namespace) -> ServeOptions:
@@ -151,6 +213,9 @@ def _options(args: argparse.Namespace) -> ServeOptions:
         health_port=args.health_port,
         metrics_port=args.metrics_port,
         transport=args.transport,
+        cert_path=args.cert_path,
+        client_ca_file=args.client_ca_file,
+        tls_min_version=args.tls_min_version,
         eds_file=args.eds_file,
         max_concurrency=args.max_concurrency,
         flow=FlowLimits(
@@ -165,17 +230,21 @@ def _options(args: argparse.Namespace) -> ServeOptions:
         exchange=ExchangeLimits(max_body_bytes=args.max_body_bytes),
         drain_timeout_s=args.drain_timeout,
         shutdown_grace_s=args.shutdown_grace,
+        workers=args.workers,
+        connection_streams=args.connection_streams,
+        core_gap_timeout_s=args.core_gap_timeout,
     )
 
 
-async def _serve(options: ServeOptions) -> None:
-    from epp.service import Service
-
+async def _serve(
+    make_service: "Callable[[], Service]", tell_ready: Callable[[], None] = lambda: None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signal_number, stop.set)
-    async with Service(options):
+    async with make_service():
+        tell_ready()
         await stop.wait()
         loop.remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait
 

@@ -6,15 +6,17 @@ Whoever wants to know how the parts fit together reads :class:`Service` from top
 import asyncio
 import logging
 import random
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from epp.clock import Alarm, monotonic_s
 from epp.config import ServeOptions
 from epp.core.exchange import Exchange
 from epp.core.headers import Headers
 from epp.core.replies import ProxyStream
-from epp.core.resources import PoolResources
+from epp.core.resources import Endpoint, PoolResources
 from epp.core.router import Router
 from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
@@ -24,14 +26,21 @@ from epp.errors import UsageError
 from epp.observability.http import ObservabilityServer
 from epp.observability.metrics import Metrics
 from epp.proxy.eds import write_eds
-from epp.proxy.grpc_server import GrpcServer
 from epp.proxy.health import Health, HealthServer
-from epp.proxy.http2_server import Http2Server
-from epp.proxy.transport import Transport
+from epp.proxy.transports import make_tls, make_transport
+from epp.workers.hub_server import CoreSeat, HubServer
+from epp.workers.metrics import WorkerMetrics
+from epp.workers.tally import Tally
 
 __all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
+
+_EDS_LEAD_S: Final = 0.1
+"""How long before the core Envoy hears of new endpoints. It takes some milliseconds to take them
+in; until then, what is dispatched to one of them goes elsewhere or fails."""
+
+_DRAIN_POLL_S: Final = 0.05
 
 
 class Service:
@@ -39,10 +48,10 @@ class Service:
 
     Use it as an asynchronous context manager: entering starts it and returns when it is ready,
     leaving drains and stops it. Raises UsageError (ManifestError included) for what its options got
-    wrong.
+    wrong. With a ``seat`` it is the core of several processes, and streams end in its workers.
     """
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(self, options: ServeOptions, seat: CoreSeat | None = None) -> None:
         self._options = options
         self.metrics = Metrics()
         self._timers = Timers()
@@ -56,9 +65,15 @@ class Service:
             recorder=self.metrics,
         )
         self._health = Health()
-        self.ext_proc = self._make_transport()
+        self._tls = make_tls(
+            options,
+            on_reload=self.metrics.tls_reloaded,
+            on_refused=self.metrics.handshake_refused,
+        )
+        self._hub = None if seat is None else self._make_hub(seat)
+        self.ext_proc = self._hub or make_transport(options, self._new_exchange, self._health)
         self.health_server = HealthServer(self._health)
-        self.observability = ObservabilityServer(self.metrics.render, lambda: self.router.is_ready)
+        self.observability = ObservabilityServer(self.metrics.render, lambda: self.is_ready)
         self.metrics.watch(self.router, lambda: self.ext_proc.open_streams, monotonic_s)
         self._source = FileSource(
             options.manifests,
@@ -66,7 +81,13 @@ class Service:
             pool_namespace=options.pool_namespace,
             on_lookup_failure=lambda name: self.metrics.name_unresolved(),
         )
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
+        self._change: asyncio.TimerHandle | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests can be served."""
+        return self.router.is_ready if self._hub is None else self._hub.is_ready
 
     async def __aenter__(self) -> "Service":
         """Start: listen, load the resources, be ready."""
@@ -85,7 +106,11 @@ class Service:
             await self._close()
 
     async def drain(self) -> None:
-        """Be not ready, take nothing new, let what waits be dispatched, then refuse the rest."""
+        """Be not ready, take nothing new, let what waits be dispatched, then refuse the rest.
+
+        Returns when what runs has ended, or its grace is over. Newcomers are refused in good order
+        until then: a gateway that finds nobody here cannot tell its clients when to come back.
+        """
         self.router.begin_drain()
         await self._health.set_ready(False)
         logger.info("drain begins waiting=%d", self.router.flow.requests)
@@ -95,21 +120,27 @@ class Service:
             with suppress(TimeoutError):
                 await asyncio.wait_for(is_empty.wait(), self._options.drain_timeout_s)
         self.router.flow.end_drain(monotonic_s())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._options.shutdown_grace_s):
+                while self.router.pool.total_in_flight:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(_DRAIN_POLL_S)
 
     # Start and stop
 
     async def _start(self) -> None:
         options = self._options
+        if self._tls is not None:
+            self._tls.load()
         self._alarm.start()
         await self._health.start()
         await self.observability.start(options.host, options.metrics_port)
         await self.health_server.start(options.host, options.health_port)
-        self._apply(await self._source.load())
-        await self.ext_proc.start(options.host, options.grpc_port)
+        resources = await self._source.load()
+        self._apply(resources)
+        _write_eds(options.eds_file, resources.endpoints)
+        await self.ext_proc.start(options.host, options.grpc_port, self._tls)
         await self._health.set_ready(True)
-        self._watcher = asyncio.create_task(
-            self._source.run(self._apply_change, self._reject_change), name="watch resources"
-        )
+        self._watch()
         logger.info(
             "ready ext_proc=%d health=%d metrics=%d",
             self.ext_proc.port,
@@ -117,25 +148,39 @@ class Service:
             self.observability.port,
         )
 
+    def _watch(self) -> None:
+        watching = self._source.run(self._apply_change, self._reject_change)
+        self._watchers.append(asyncio.create_task(watching, name="watch resources"))
+        if self._tls is None:
+            logger.info("ext_proc is served in plaintext: there is no --cert-path")
+        else:
+            self._watchers.append(asyncio.create_task(self._tls.run(), name="watch certificate"))
+
     async def _close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
-        await self.ext_proc.stop(self._options.shutdown_grace_s)
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        if self._change is not None:
+            self._change.cancel()
+        had_grace = self.router.pool.total_in_flight > 0
+        await self.ext_proc.stop(0.0 if had_grace else self._options.shutdown_grace_s)
         await self.health_server.stop()
         await self.observability.stop()
         self._alarm.stop()
 
-    def _make_transport(self) -> Transport:
-        max_body_bytes = self._options.exchange.max_body_bytes
-        if self._options.transport == "grpcio":
-            return GrpcServer(
-                self._new_exchange,
-                health=self._health,
-                now=monotonic_s,
-                max_body_bytes=max_body_bytes,
-            )
-        return Http2Server(self._new_exchange, health=self._health, max_body_bytes=max_body_bytes)
+    def _make_hub(self, seat: CoreSeat) -> HubServer:
+        workers = self._options.workers
+        tally = Tally(seat.restarts, self.metrics.handshake_refused)
+        hub = HubServer(
+            self.router,
+            seat,
+            workers=workers,
+            timers=self._timers,
+            health=self._health,
+            tally=tally,
+        )
+        self.metrics.registry.register(WorkerMetrics(hub.hub, tally, workers))
+        return hub
 
     def _new_exchange(self, stream: ProxyStream) -> Exchange:
         return Exchange(stream, self._bind, self._options.exchange)
@@ -147,6 +192,8 @@ class Service:
 
     def _apply(self, resources: PoolResources) -> None:
         self.router.apply(resources, monotonic_s())
+        if self._hub is not None:
+            self._hub.hub.announce_resources(resources)
         self.metrics.resources_applied(self.router)
         logger.info(
             "resources applied pool=%s/%s endpoints=%d objectives=%d",
@@ -155,21 +202,37 @@ class Service:
             len(resources.endpoints),
             len(resources.objectives),
         )
-        if self._options.eds_file is not None:
-            _write_eds(self._options.eds_file, resources)
 
     def _apply_change(self, resources: PoolResources) -> None:
+        """Apply a change, once Envoy has had the time to learn of the endpoints that are new."""
+        known = [endpoint for endpoint, _, _ in self.router.pool]
+        self._tell_envoy([*known, *resources.endpoints])
+        destinations = {endpoint.destination for endpoint in known}
+        has_new = any(e.destination not in destinations for e in resources.endpoints)
+        if has_new and self._options.eds_file is not None:
+            loop = asyncio.get_running_loop()
+            self._change = loop.call_later(_EDS_LEAD_S, self._complete_change, resources)
+        else:
+            self._complete_change(resources)
+
+    def _complete_change(self, resources: PoolResources) -> None:
+        self._apply(resources)
+        self._tell_envoy(resources.endpoints)
+
+    def _tell_envoy(self, endpoints: Iterable[Endpoint]) -> None:
         try:
-            self._apply(resources)
-        except UsageError:
-            logger.exception("the endpoints could not be handed to Envoy")
+            _write_eds(self._options.eds_file, endpoints)
+        except UsageError as error:
+            logger.error("the endpoints could not be handed to Envoy: %s", error)
 
     def _reject_change(self, error: ManifestError) -> None:
         self.metrics.resources_rejected()
 
 
-def _write_eds(path: Path, resources: PoolResources) -> None:
+def _write_eds(path: Path | None, endpoints: Iterable[Endpoint]) -> None:
+    if path is None:
+        return
     try:
-        write_eds(path, resources.endpoints)
+        write_eds(path, endpoints)
     except OSError as error:
         raise UsageError(f"cannot write --eds-file {path}: {error.strerror or error}") from error

@@ -8,9 +8,10 @@ import msgspec
 from epp.core.exchange import ExchangeLimits
 from epp.core.flow import FlowLimits
 
-__all__ = ["ServeOptions", "TransportName"]
+__all__ = ["ServeOptions", "TlsVersion", "TransportName"]
 
 TransportName = Literal["http2", "grpcio"]
+TlsVersion = Literal["VersionTLS12", "VersionTLS13"]
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +20,13 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     A port of 0 takes any that is free. ``drain_timeout_s`` is how long queued requests may go on
     being dispatched after SIGTERM, ``shutdown_grace_s`` how long running exchanges may then take to
     end.
+
+    ``cert_path`` is a directory with ``tls.crt`` and ``tls.key``; without it ext_proc is plaintext.
+    ``client_ca_file`` makes clients show a certificate that is signed by an authority in it.
+
+    With ``workers`` above 1, so many processes serve the ext_proc port beside the one that decides.
+    Each of the proxy's connections may then have ``connection_streams`` open streams, and requests
+    wait for ``core_gap_timeout_s`` where nobody decides.
     """
 
     manifests: tuple[Path, ...]
@@ -29,9 +37,15 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     health_port: int = 9003
     metrics_port: int = 9090
     transport: TransportName = "grpcio"
+    cert_path: Path | None = None
+    client_ca_file: Path | None = None
+    tls_min_version: TlsVersion = "VersionTLS12"
     eds_file: Path | None = None
     max_concurrency: int = 100
     flow: FlowLimits = FlowLimits()
     exchange: ExchangeLimits = ExchangeLimits()
     drain_timeout_s: float = 30.0
     shutdown_grace_s: float = 600.0
+    workers: int = 1
+    connection_streams: int = 32
+    core_gap_timeout_s: float = 2.0

@@ -20,6 +20,8 @@ from epp.core.replies import ProxyStream, Reply
 from epp.proxy.health import EXT_PROC_SERVICE, Health
 from epp.proxy.listen import bind
 from epp.proxy.messages import encode, feed
+from epp.proxy.tls import ServerTls
+from epp.proxy.transport import SharedPort
 
 __all__ = ["GrpcServer"]
 
@@ -34,7 +36,8 @@ class GrpcServer:
 
     ``new_exchange`` makes the exchange for a stream, ``now`` is the core's clock.
     ``max_body_bytes`` is the largest body that an exchange takes: one message may hold all of it.
-    ``port`` is the bound port once :meth:`start` has returned.
+    ``shared_port`` is given where other processes serve the same address. ``port`` is the bound
+    port once :meth:`start` has returned.
     """
 
     def __init__(
@@ -44,19 +47,26 @@ class GrpcServer:
         health: Health,
         now: Callable[[], float],
         max_body_bytes: int,
+        shared_port: SharedPort | None = None,
     ) -> None:
         self._new_exchange = new_exchange
         self._now = now
         self._health = health
         self._max_message_bytes = max_body_bytes + _MESSAGE_OVERHEAD_BYTES
+        self._shared_port = shared_port
         self._server: grpc.aio.Server | None = None
         self.open_streams = 0
         self.port = 0
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen; port 0 takes any that is free. Raises UsageError if the address cannot be had."""
+    async def start(self, host: str, port: int, tls: ServerTls | None = None) -> None:
+        """Listen, with TLS if it is given (and loaded); port 0 takes any that is free.
+
+        Raises UsageError if the address cannot be had.
+        """
         options = [
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(self._shared_port is not None)),
+            # Also where the port is shared: grpcio does not just announce its limit, it refuses the
+            # streams that a proxy has opened before it could know.
             ("grpc.max_concurrent_streams", _MAX_STREAMS),
             ("grpc.max_receive_message_length", self._max_message_bytes),
             ("grpc.max_send_message_length", self._max_message_bytes),
@@ -71,7 +81,8 @@ class GrpcServer:
             (grpc.method_handlers_generic_handler(EXT_PROC_SERVICE, {"Process": handler}),)
         )
         self._health.add_to(server)
-        self.port = bind(server, host, port, "ext_proc (--grpc-port)")
+        credentials = None if tls is None else _credentials(tls)
+        self.port = bind(server, host, port, "ext_proc (--grpc-port)", credentials)
         await server.start()
         self._server = server
 
@@ -115,6 +126,28 @@ class GrpcServer:
         while exchange.state is State.WAITING:  # half-closed: the reply is still awaited
             await stream.next_reply()
         await stream.written()
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Return credentials that follow ``tls``: grpcio asks for changes with every connection."""
+    used = tls.files
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        assert used is not None, "TLS must be loaded before it is served"
+        return grpc.ssl_server_certificate_configuration(
+            [(used.key, used.certificates)], used.client_authorities
+        )
+
+    def changed() -> Any:  # called in a thread of grpcio's
+        nonlocal used
+        if tls.files is used:
+            return None
+        used = tls.files
+        return configuration()
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), changed, tls.requires_client_certificate
+    )
 
 
 class _GrpcStream:

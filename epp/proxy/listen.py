@@ -1,4 +1,4 @@
-"""Binding a gRPC server to an address, with an error that a person can act on."""
+"""Binding a grpcio server to an address, with an error that a person can act on."""
 
 import grpc
 
@@ -8,10 +8,21 @@ from epp.errors import UsageError
 __all__ = ["bind"]
 
 
-def bind(server: grpc.aio.Server, host: str, port: int, purpose: str) -> int:
-    """Add a plaintext port and return its number; ``purpose`` names the option for the error."""
+def bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    purpose: str,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
+    """Add a port, plaintext unless there are ``credentials``, and return its number.
+
+    ``purpose`` names the option for the error, a UsageError.
+    """
     address = join_host_port(host, port)
     try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise UsageError(

@@ -2,9 +2,21 @@
 
 from typing import Protocol
 
+import msgspec
+
 from epp.proxy.tls import ServerTls
 
-__all__ = ["Transport"]
+__all__ = ["SharedPort", "Transport"]
+
+
+class SharedPort(msgspec.Struct, frozen=True, kw_only=True):
+    """Several processes listen on one port; the kernel gives each connection to one of them.
+
+    ``connection_streams`` is how many streams a proxy is asked to open on one connection at most,
+    so that it opens several, which the kernel can spread.
+    """
+
+    connection_streams: int
 
 
 class Transport(Protocol):

@@ -1,0 +1,86 @@
+"""A request's standing in a worker, whoever decides on it."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from epp.core.claims import RequestClaims
+from epp.core.gate import GateWaiter
+from epp.core.request import Outcome
+
+if TYPE_CHECKING:
+    from epp.core.router import RouterAdmission
+
+__all__ = ["AdmissionKeeper", "RemoteAdmission"]
+
+
+class AdmissionKeeper(Protocol):
+    """Who keeps the table of admissions."""
+
+    def stopped_waiting(self, admission: "RemoteAdmission") -> None:
+        """A request has its answer."""
+
+    def forget(self, admission: "RemoteAdmission") -> None:
+        """A request has its answer, and holds nothing."""
+
+    def deadline_s(self, admission: "RemoteAdmission") -> float | None:
+        """Return when its wait is over at the latest."""
+
+
+class RemoteAdmission:
+    """A request's standing at the core, or at the worker's own router while there is no core.
+
+    ``claims`` is None for a request that is no inference, ``destination`` until it is dispatched.
+    ``local`` is its standing at the worker's own router, where there is one; of that router it is
+    the waiter (:class:`epp.core.gate.GateWaiter`).
+    """
+
+    __slots__ = (
+        "_keeper",
+        "_waiter",
+        "claims",
+        "destination",
+        "id",
+        "is_waiting",
+        "local",
+        "since_s",
+        "subset",
+    )
+
+    def __init__(
+        self,
+        keeper: AdmissionKeeper,
+        number: int,
+        claims: RequestClaims | None,
+        subset: frozenset[str] | None,
+        waiter: GateWaiter,
+        since_s: float,
+    ) -> None:
+        self._keeper = keeper
+        self._waiter = waiter
+        self.id = number
+        self.claims = claims
+        self.subset = subset
+        self.since_s = since_s
+        self.is_waiting = True
+        self.destination: str | None = None
+        self.local: RouterAdmission | None = None
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When the wait is over at the latest, as far as can be told here; None without end."""
+        return self._keeper.deadline_s(self)
+
+    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+        """Note it, and pass the word on."""
+        self._keeper.stopped_waiting(self)
+        self.destination = destination
+        self._waiter.dispatched(destination, waited_s, now)
+
+    def passed(self, destination: str, now: float) -> None:
+        """Note it, and pass the word on."""
+        self._keeper.forget(self)
+        self._waiter.passed(destination, now)
+
+    def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
+        """Note it, and pass the word on."""
+        self._keeper.forget(self)
+        self._waiter.refused(outcome, retry_after_s, now)

@@ -1,0 +1,337 @@
+"""The gate of the exchanges in a worker: it asks the core over a socket, and copes without it.
+
+No I/O: what is to be sent is handed to ``send``, what has come is given to the methods with the
+names of the messages.
+
+The table of admissions is the truth about what runs and waits in this worker; the connection to the
+core is no more than a cache of it. Whenever there is a new core, or a new connection to the old
+one, the whole table is told again, so nothing that was lost on the way needs any care.
+
+Without a core, requests wait for a while. When none has come by then, a router of this worker's own
+decides, by the resources that the core told of last: in order of priority, and with this worker's
+share of the endpoints' limits.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from epp.core.claims import RequestClaims
+from epp.core.flow import FlowLimits
+from epp.core.gate import Admission, Ending, GateWaiter
+from epp.core.request import Outcome
+from epp.core.resources import PoolResources
+from epp.core.router import Router
+from epp.core.timers import Timer, Timers
+from epp.workers.admission import RemoteAdmission
+from epp.workers.degraded import WorkerCounts
+from epp.workers.messages import (
+    Admit,
+    Dispatched,
+    Finish,
+    PassBy,
+    Passed,
+    Refused,
+    Running,
+    ServedBy,
+    Synced,
+    Waiting,
+    Withdraw,
+    WorkerMessage,
+)
+
+__all__ = ["RemoteGate"]
+
+_RETRY_SPREAD_S: Final = 5
+
+
+class _Mode(Enum):
+    """Who decides."""
+
+    ATTACHED = "the core decides"
+    DETACHED = "there is no core, but it is awaited"
+    ALONE = "there is no core, and the worker decides"
+
+
+_NEXT: Final[Mapping[_Mode, frozenset[_Mode]]] = MappingProxyType(
+    {
+        _Mode.ATTACHED: frozenset((_Mode.DETACHED,)),
+        _Mode.DETACHED: frozenset((_Mode.ATTACHED, _Mode.ALONE)),
+        _Mode.ALONE: frozenset((_Mode.ATTACHED,)),
+    }
+)
+
+
+class RemoteGate:
+    """The gate of all exchanges of one worker (:class:`epp.core.gate.Gate`).
+
+    ``send`` sends a message to the core; it is called only between :meth:`welcome` and
+    :meth:`lost`. ``new_router`` makes the router that decides when no core has come within
+    ``gap_timeout_s`` seconds, with ``counts`` as its recorder. ``limits`` bound what may wait for a
+    core.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[WorkerMessage], None],
+        *,
+        new_router: Callable[[], Router],
+        counts: WorkerCounts,
+        limits: FlowLimits,
+        gap_timeout_s: float,
+        timers: Timers,
+    ) -> None:
+        self._send = send
+        self._new_router = new_router
+        self._counts = counts
+        self._limits = limits
+        self._gap_timeout_s = gap_timeout_s
+        self._timers = timers
+        self._mode = _Mode.DETACHED
+        self._table: dict[int, RemoteAdmission] = {}
+        self._last_id = 0
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._resources: PoolResources | None = None
+        self._destinations: frozenset[str] = frozenset()
+        self._is_draining = False
+        self._router: Router | None = None
+        self._gap_timer: Timer | None = None
+
+    def __len__(self) -> int:
+        """Return how many requests run or wait."""
+        return len(self._table)
+
+    @property
+    def has_core(self) -> bool:
+        """Whether the core decides."""
+        return self._mode is _Mode.ATTACHED
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the worker decides itself."""
+        return self._mode is _Mode.ALONE
+
+    # epp.core.gate.Gate
+
+    def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> RemoteAdmission:
+        """Let an inference request wait for its turn."""
+        admission = self._new_admission(claims, claims.subset, waiter, now)
+        self._waiting_bytes += claims.body_bytes
+        if self._mode is _Mode.ATTACHED:
+            self._send(Admit(admission.id, claims))
+        elif self._router is not None:
+            admission.local = self._router.admit(claims, admission, now)
+        elif self._is_full:
+            self._counts.refused(Outcome.REJECTED_CAPACITY)
+            retry_after_s = 1 + admission.id % _RETRY_SPREAD_S
+            admission.refused(Outcome.REJECTED_CAPACITY, retry_after_s, now)
+        return admission
+
+    def pass_by(
+        self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
+    ) -> RemoteAdmission:
+        """Let a request go that is no inference."""
+        admission = self._new_admission(None, subset, waiter, now)
+        if self._mode is _Mode.ATTACHED:
+            self._send(PassBy(admission.id, subset))
+        elif self._router is not None:
+            self._router.pass_by(subset, admission, now)
+        return admission
+
+    def withdraw(self, admission: Admission, now: float) -> None:
+        """Nobody waits for this request any more."""
+        own = _own(admission)
+        if not own.is_waiting:
+            raise AssertionError("a request was withdrawn that does not wait")
+        self.forget(own)
+        if self._mode is _Mode.ATTACHED:
+            self._send(Withdraw(own.id, now - own.since_s))
+        elif self._router is not None and own.local is not None:
+            self._router.withdraw(own.local, now)
+
+    def served_by(self, admission: Admission, destination: str, now: float) -> None:
+        """The proxy says that this ``ip:port`` really serves the dispatched request."""
+        own = _own(admission)
+        if destination == own.destination or destination not in self._destinations:
+            return
+        own.destination = destination
+        if self._mode is _Mode.ATTACHED:
+            self._send(ServedBy(own.id, destination))
+        elif self._router is not None and own.local is not None:
+            self._router.served_by(own.local, destination, now)
+
+    def finish(self, admission: Admission, ending: Ending, now: float) -> None:
+        """The response of a dispatched request has ended, whichever way."""
+        own = _own(admission)
+        if own.is_waiting:
+            raise AssertionError("a request ended that waits")
+        del self._table[own.id]
+        if self._mode is _Mode.ATTACHED:
+            self._send(Finish(own.id, ending))
+        elif self._router is not None and own.local is not None:
+            self._router.finish(own.local, ending, now)
+
+    def refused_early(self, reason: str) -> None:
+        """Count an answer that an exchange gave by itself."""
+        self._counts.refused_early(reason)
+
+    # What the core says
+
+    def welcome(self, now: float) -> None:
+        """There is a core: tell it all that runs and waits, in order of arrival."""
+        self._leave_gap(now)
+        self._enter(_Mode.ATTACHED)
+        for admission in self._table.values():
+            number, claims, since_s = admission.id, admission.claims, admission.since_s
+            if claims is None:
+                self._send(PassBy(number, admission.subset))
+            elif admission.destination is None:
+                self._send(Waiting(number, claims, since_s))
+            else:
+                self._send(Running(number, claims, admission.destination, since_s))
+        self._send(Synced())
+
+    def dispatched(self, message: Dispatched, now: float) -> None:
+        """Pass the word on, unless the request has been withdrawn meanwhile."""
+        admission = self._table.get(message.id)
+        if admission is not None:
+            admission.dispatched(message.destination, message.waited_s, now)
+
+    def passed(self, message: Passed, now: float) -> None:
+        """Pass the word on, unless the request has been withdrawn meanwhile."""
+        admission = self._table.get(message.id)
+        if admission is not None:
+            admission.passed(message.destination, now)
+
+    def refused(self, message: Refused, now: float) -> None:
+        """Pass the word on, unless the request has been withdrawn meanwhile."""
+        admission = self._table.get(message.id)
+        if admission is not None:
+            admission.refused(message.outcome, message.retry_after_s, now)
+
+    def resources(self, resources: PoolResources) -> None:
+        """Remember the pool for the time in which there may be no core."""
+        self._resources = resources
+        self._destinations = frozenset(e.destination for e in resources.endpoints)
+
+    def standing(self, is_draining: bool) -> None:
+        """Remember whether new requests are taken."""
+        self._is_draining = is_draining
+
+    # What happens to the core, and to the worker
+
+    def lost(self, now: float) -> None:
+        """The core, or the connection to it, is gone."""
+        if self._mode is not _Mode.ATTACHED:
+            return
+        self._enter(_Mode.DETACHED)
+        self._counts.gap(True, now)
+        self._gap_timer = self._timers.schedule(now + self._gap_timeout_s, self._decide_alone)
+
+    def shut_down(self, now: float) -> None:
+        """Take no new requests; refuse those that wait, if there is no core to decide."""
+        self._is_draining = True
+        if self._mode is _Mode.DETACHED:
+            self._decide_alone(now)
+        elif self._router is not None:
+            self._router.begin_drain()
+            self._router.flow.end_drain(now)
+
+    # epp.workers.admission.AdmissionKeeper
+
+    def stopped_waiting(self, admission: RemoteAdmission) -> None:
+        """A request has its answer. Raises AssertionError if it has had one."""
+        if not admission.is_waiting:
+            raise AssertionError("a request was answered twice")
+        admission.is_waiting = False
+        self._waiting -= 1
+        if admission.claims is not None:
+            self._waiting_bytes -= admission.claims.body_bytes
+
+    def forget(self, admission: RemoteAdmission) -> None:
+        """A request that has waited is none of the gate's business any more."""
+        self.stopped_waiting(admission)
+        del self._table[admission.id]
+
+    def deadline_s(self, admission: RemoteAdmission) -> float | None:
+        """Return when a wait is over at the latest, by this worker's own limits."""
+        limits = self._limits
+        general_s = limits.wait_limit_s if self._destinations else limits.no_endpoint_wait_limit_s
+        own_s = None if admission.claims is None else admission.claims.wait_limit_s
+        waits_s = [wait_s for wait_s in (general_s, own_s) if wait_s is not None]
+        if not waits_s:
+            return None
+        gap_s = 0.0 if self._mode is _Mode.ATTACHED else self._gap_timeout_s
+        return admission.since_s + min(waits_s) + gap_s
+
+    # The gap
+
+    def _decide_alone(self, now: float) -> None:
+        """Nobody has come: take over what runs, and decide on what waits."""
+        self._cancel_gap_timer()
+        self._enter(_Mode.ALONE)
+        router = self._router = self._new_router()
+        if self._resources is not None:
+            router.apply(self._resources, now)
+        if self._is_draining:
+            router.begin_drain()
+        waiting: list[tuple[int, RemoteAdmission, RequestClaims]] = []
+        for admission in list(self._table.values()):
+            claims = admission.claims
+            if claims is None:
+                router.pass_by(admission.subset, admission, now)
+            elif admission.destination is None:
+                waiting.append((-router.priority_of(claims.objective), admission, claims))
+            else:
+                admission.local = router.adopt(claims, admission.destination)
+        waiting.sort(key=lambda entry: entry[0])
+        for _, admission, claims in waiting:
+            if admission.is_waiting:  # whoever heard before may have withdrawn it
+                admission.local = router.admit(claims, admission, now, admission.since_s)
+
+    def _leave_gap(self, now: float) -> None:
+        self._cancel_gap_timer()
+        router, self._router = self._router, None
+        for admission in self._table.values():
+            local, admission.local = admission.local, None
+            if router is not None and local is not None and local.is_waiting:
+                router.withdraw(local, now)
+        self._counts.gap(False, now)
+
+    def _cancel_gap_timer(self) -> None:
+        if self._gap_timer is not None:
+            self._gap_timer.cancel()
+            self._gap_timer = None
+
+    # Bookkeeping
+
+    def _new_admission(
+        self,
+        claims: RequestClaims | None,
+        subset: frozenset[str] | None,
+        waiter: GateWaiter,
+        now: float,
+    ) -> RemoteAdmission:
+        self._last_id += 1
+        admission = RemoteAdmission(self, self._last_id, claims, subset, waiter, now)
+        self._table[admission.id] = admission
+        self._waiting += 1
+        return admission
+
+    @property
+    def _is_full(self) -> bool:
+        limits = self._limits
+        return self._waiting > limits.max_requests or self._waiting_bytes > limits.max_bytes
+
+    def _enter(self, mode: _Mode) -> None:
+        if mode not in _NEXT[self._mode]:
+            raise AssertionError(f"{self._mode} cannot become {mode}")
+        self._mode = mode
+
+
+def _own(admission: Admission) -> RemoteAdmission:
+    if not isinstance(admission, RemoteAdmission):
+        raise AssertionError("the admission is of another gate")
+    return admission
