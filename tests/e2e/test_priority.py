@@ -1,0 +1,128 @@
+"""The main job: with every slot taken, what is urgent goes first."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from epp.gateway.options import BodyMode
+from epp.modelserver.server import ModelServer
+
+from .http1 import Http1, Response
+from .http2 import Http2
+from .stack import Gateway, Stack
+from .support import chat, completion
+
+BATCH, URGENT, SLOTS = 60, 20, 6
+OBJECTIVE = "x-llm-d-inference-objective"
+HANG = ("x-modelserver-fault", '{"hang": true}')
+
+
+class Caller:
+    """Sends requests over HTTP/1.1 or HTTP/2 and keeps the order in which they were answered."""
+
+    def __init__(self, gateway: Gateway, http2: Http2 | None) -> None:
+        self._gateway = gateway
+        self._http2 = http2
+        self.finished: list[str] = []
+        self.answers: dict[str, Response] = {}
+
+    async def call(self, name: str, path: str, body: bytes) -> None:
+        headers = [("x-request-id", name), (OBJECTIVE, objective_of(name))]
+        if self._http2 is not None:
+            answer = await self._http2.post(path, body, headers)
+        else:
+            async with Http1(self._gateway.port) as http1:
+                answer = await http1.post(path, body, headers)
+        self.finished.append(name)
+        self.answers[name] = answer
+
+
+def objective_of(name: str) -> str:
+    return "interactive" if name.startswith("urgent") else "batch"
+
+
+def request_of(name: str, number: int) -> tuple[str, bytes]:
+    """Return path and body: four kinds in turn; a batch request takes three times as long."""
+    kind, path = ((chat, "/v1/chat/completions"), (completion, "/v1/completions"))[number % 2]
+    streamed = {"stream": True, "stream_options": {"include_usage": True}}
+    tokens = 5 if name.startswith("urgent") else 15
+    return path, kind(name, tokens, **(streamed if number % 4 < 2 else {}))
+
+
+@pytest.mark.parametrize("mode", ["NONE", "FULL_DUPLEX_STREAMED"])
+@pytest.mark.parametrize("protocol", ["h1", "h2"])
+async def test_twenty_urgent_requests_overtake_sixty_queued_batch_requests(
+    stack: Stack, reference: ModelServer, mode: BodyMode, protocol: str
+) -> None:
+    """3 servers with 2 slots each, all taken by batch requests; 60 more wait, then come 20 urgent.
+
+    When the running ones end, each server gets all of its urgent requests before any batch
+    request, and over all servers every urgent one is answered before any batch one that waited.
+    Nothing is lost, and every answer is the model server's byte for byte.
+    """
+    gateway = await stack.gateway(response_body_mode=mode)
+    before = await stack.metrics()
+    batch, urgent = (
+        {(name := f"{kind}-{protocol}-{mode}-{n}"): request_of(name, n) for n in range(count)}
+        for kind, count in (("batch", BATCH), ("urgent", URGENT))
+    )
+    async with AsyncExitStack() as exits:
+        http2 = await exits.enter_async_context(Http2(gateway.port)) if protocol == "h2" else None
+        caller = Caller(gateway, http2)
+        running = []
+        for _ in range(SLOTS):
+            http1 = await exits.enter_async_context(Http1(gateway.port))
+            running.append(asyncio.create_task(hold(http1)))
+        await stack.in_flight(SLOTS)
+        async with asyncio.TaskGroup() as calls:
+            for name, request in batch.items():
+                calls.create_task(caller.call(name, *request))
+            await stack.queued(BATCH, priority=-10)
+            for name, request in urgent.items():
+                calls.create_task(caller.call(name, *request))
+            await stack.queued(URGENT, priority=10)
+            await stack.queued(BATCH, priority=-10)
+            for task in running:
+                task.cancel()
+    requests = batch | urgent
+    for of_server in ("started_ids", "finished_ids"):
+        lists = [getattr(server.state(), of_server) for server in stack.servers]
+        ours = [[name for name in names if name in requests] for names in lists]
+        assert all(by_priority(names) for names in ours), (of_server, ours)
+        assert sorted(name for names in ours for name in names) == sorted(requests)
+    assert by_priority(caller.finished), caller.finished
+    assert sorted(caller.finished) == sorted(requests)
+    await assert_as_served(stack, reference, caller.answers, requests)
+    after = await stack.metrics()
+    for priority, count in ((10, URGENT), (-10, BATCH + SLOTS)):
+        dispatched = after.outcomes(priority=priority)["dispatched"]
+        assert dispatched - before.outcomes(priority=priority).get("dispatched", 0) == count
+
+
+async def hold(http1: Http1) -> None:
+    """Take a slot until this is cancelled."""
+    try:
+        await http1.post("/v1/completions", completion(), [(OBJECTIVE, "batch"), HANG])
+    finally:
+        http1.close()
+
+
+def by_priority(names: list[str]) -> bool:
+    return names == sorted(names, key=lambda name: not name.startswith("urgent"))
+
+
+async def assert_as_served(
+    stack: Stack,
+    reference: ModelServer,
+    answers: dict[str, Response],
+    requests: dict[str, tuple[str, bytes]],
+) -> None:
+    for name, (path, body) in requests.items():
+        answer = answers[name]
+        async with stack.client.post(reference.url + path, data=body) as response:
+            assert answer.body == await response.read(), name
+            assert answer.headers["content-type"] == response.headers["content-type"]
+        assert answer.status == 200
+        assert answer.headers["x-served-by"] in {s.options.name for s in stack.servers}
+        assert int(answer.headers["x-queue-wait-ms"]) > 0
