@@ -27,6 +27,7 @@ from epp.observability.http import ObservabilityServer
 from epp.observability.metrics import Metrics
 from epp.proxy.eds import write_eds
 from epp.proxy.health import Health, HealthServer
+from epp.proxy.http2_limits import Limit
 from epp.proxy.transports import make_tls, make_transport
 from epp.workers.hub_server import CoreSeat, HubServer
 from epp.workers.metrics import WorkerMetrics
@@ -53,7 +54,7 @@ class Service:
 
     def __init__(self, options: ServeOptions, seat: CoreSeat | None = None) -> None:
         self._options = options
-        self.metrics = Metrics()
+        self.metrics = Metrics([limit.value for limit in Limit])
         self._timers = Timers()
         self._alarm = Alarm(self._timers)
         self.router = Router(
@@ -71,7 +72,9 @@ class Service:
             on_refused=self.metrics.handshake_refused,
         )
         self._hub = None if seat is None else self._make_hub(seat)
-        self.ext_proc = self._hub or make_transport(options, self._new_exchange, self._health)
+        self.ext_proc = self._hub or make_transport(
+            options, self._new_exchange, self._health, on_limit=self.metrics.limit_met
+        )
         self.health_server = HealthServer(self._health)
         self.observability = ObservabilityServer(self.metrics.render, lambda: self.is_ready)
         self.metrics.watch(self.router, lambda: self.ext_proc.open_streams, monotonic_s)
@@ -170,7 +173,7 @@ class Service:
 
     def _make_hub(self, seat: CoreSeat) -> HubServer:
         workers = self._options.workers
-        tally = Tally(seat.restarts, self.metrics.handshake_refused)
+        tally = Tally(seat.restarts, self.metrics.handshake_refused, self.metrics.limit_met)
         hub = HubServer(
             self.router,
             seat,
@@ -205,6 +208,8 @@ class Service:
 
     def _apply_change(self, resources: PoolResources) -> None:
         """Apply a change, once Envoy has had the time to learn of the endpoints that are new."""
+        if self._change is not None:
+            self._change.cancel()  # the state before this one is not wanted any more
         known = [endpoint for endpoint, _, _ in self.router.pool]
         self._tell_envoy([*known, *resources.endpoints])
         destinations = {endpoint.destination for endpoint in known}

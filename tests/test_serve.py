@@ -1,5 +1,6 @@
 """The command line of ``epp serve``: options, errors, and the composition behind them."""
 
+import asyncio
 from pathlib import Path
 
 import aiohttp
@@ -70,6 +71,19 @@ async def test_is_alive_but_not_ready_while_it_drains(manifests: Path) -> None:
             for name, serving in (("liveness", True), ("", False)):
                 answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
                 assert (answer.status == health_pb2.HealthCheckResponse.SERVING) is serving
+
+
+async def test_what_a_hostile_peer_does_is_counted(manifests: Path) -> None:
+    async with Service(options(manifests, transport="http2")) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.ext_proc.port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+        await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        await writer.wait_closed()
+        counted = b'llm_d_epp_extproc_limits_met_total{limit="protocol_error"} 1.0'
+        async with asyncio.timeout(10):
+            while counted not in service.metrics.render():  # noqa: ASYNC110 - told by a page only
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("port", ["grpc_port", "health_port", "metrics_port"])

@@ -5,7 +5,7 @@ sizes, requests in flight) are read from the core when Prometheus asks and cost 
 nothing. Every label set is bounded: see ``_MAX_FLOWS``.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from prometheus_client import (
@@ -54,10 +54,10 @@ class Metrics:
     """The EPP's metrics, and the core's recorder (:class:`epp.core.ports.Recorder`).
 
     At most 1,000 different (model, fairness id, priority) get series of their own; whoever comes
-    later is counted under ``other``.
+    later is counted under ``other``. ``transport_limits`` are the names for :meth:`limit_met`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, transport_limits: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
         self._flows: dict[tuple[str, FlowKey], _FlowSeries] = {}
         self._waits: dict[tuple[int, Outcome], _WaitSeries] = {}
@@ -73,6 +73,13 @@ class Metrics:
             "endpoint_resolve_errors_total", "Failed look-ups of an endpoint's DNS name.", ()
         )
         self._define_tls_metrics()
+        self._limits_met = self._counter(
+            "extproc_limits_met_total",
+            "Streams and connections refused or ended for what the peer did, by reason.",
+            ("limit",),
+        )
+        for limit in transport_limits:
+            self._limits_met.labels(limit)
         info = Gauge(
             "llm_d_epp_info", "The version that runs.", ("version",), registry=self.registry
         )
@@ -106,6 +113,10 @@ class Metrics:
     def tls_reloaded(self, applied: bool) -> None:
         """Count a change of the certificate's files: applied, or rejected and the last one kept."""
         self._tls_reloads.labels("applied" if applied else "rejected").inc()
+
+    def limit_met(self, limit: str, count: int) -> None:
+        """Count how often peers of the ext_proc port met a limit of the transport."""
+        self._limits_met.labels(limit).inc(count)
 
     def handshake_refused(self, reason: str) -> None:
         """Count a connection to the ext_proc port whose TLS handshake failed."""

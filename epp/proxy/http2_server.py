@@ -53,8 +53,8 @@ class Http2Server:
 
     ``new_exchange`` makes the exchange for a stream. ``max_body_bytes`` is the largest body that an
     exchange takes: one message may hold all of it. ``shared_port`` is given where other processes
-    serve the same address. ``port`` is the bound port once :meth:`start` has returned; ``limits``
-    counts how often a peer met each limit.
+    serve the same address. ``port`` is the bound port once :meth:`start` has returned. ``on_limit``
+    is told once a second how often peers have met each limit since.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Http2Server:
         health: Health,
         max_body_bytes: int,
         shared_port: SharedPort | None = None,
+        on_limit: Callable[[str, int], None] = lambda _limit, _count: None,
     ) -> None:
         self.new_exchange = new_exchange
         self.health = health
@@ -75,7 +76,8 @@ class Http2Server:
             stall_timeout_s=_STALL_TIMEOUT_S,
         )
         self._shared_port = shared_port
-        self.limits: Counter[Limit] = Counter()
+        self._on_limit = on_limit
+        self.limits_met: Counter[Limit] = Counter()
         self.open_streams = 0
         self.port = 0
         self._connections: set[_Connection] = set()
@@ -127,6 +129,7 @@ class Http2Server:
     def left(self, connection: "_Connection") -> None:
         """A connection has gone."""
         self._connections.discard(connection)
+        self._report_limits()
         if not self._connections:
             self._is_idle.set()
 
@@ -134,8 +137,14 @@ class Http2Server:
         self._ticker = None
         for connection in list(self._connections):
             connection.tick()
+        self._report_limits()
         if self._connections:
             self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+
+    def _report_limits(self) -> None:
+        for limit, count in self.limits_met.items():
+            self._on_limit(limit.value, count)
+        self.limits_met.clear()
 
 
 class _Connection(asyncio.Protocol):
@@ -144,7 +153,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, server: Http2Server) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._http2 = ServerConnection(server.settings, monotonic_s(), server.limits)
+        self._http2 = ServerConnection(server.settings, monotonic_s(), server.limits_met)
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, _Call] = {}
         self._settling: list[_Call] = []

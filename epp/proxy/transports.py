@@ -21,9 +21,11 @@ def make_transport(
     new_exchange: Callable[[ProxyStream], Exchange],
     health: Health,
     shared_port: SharedPort | None = None,
+    on_limit: Callable[[str, int], None] = lambda _limit, _count: None,
 ) -> Transport:
-    """Return the transport of the options, not started; ``new_exchange`` is called for each
-    stream."""
+    """Return the transport of the options, not started; ``new_exchange`` is called for each stream,
+    ``on_limit`` with the limits that peers meet, as far as the transport tells them.
+    """
     max_body_bytes = options.exchange.max_body_bytes
     if options.transport == "grpcio":
         return GrpcServer(
@@ -34,7 +36,11 @@ def make_transport(
             shared_port=shared_port,
         )
     return Http2Server(
-        new_exchange, health=health, max_body_bytes=max_body_bytes, shared_port=shared_port
+        new_exchange,
+        health=health,
+        max_body_bytes=max_body_bytes,
+        shared_port=shared_port,
+        on_limit=on_limit,
     )
 
 

@@ -17,6 +17,7 @@ class WorkerCounts(NullRecorder):
         self._refusals: Counter[Outcome] = Counter()
         self._refused_early: Counter[str] = Counter()
         self._handshakes_refused: Counter[str] = Counter()
+        self._limits_met: Counter[str] = Counter()
         self._gap_s = 0.0
         self._gap_since_s: float | None = None
 
@@ -43,6 +44,10 @@ class WorkerCounts(NullRecorder):
         """Count a peer that was refused before it could say anything."""
         self._handshakes_refused[reason] += 1
 
+    def limit_met(self, limit: str, count: int) -> None:
+        """Count what peers did beyond a limit of the transport."""
+        self._limits_met[limit] += count
+
     def gap(self, begins: bool, now: float) -> None:
         """Note that there is no core from now on, or that there is one again."""
         if self._gap_since_s is not None:
@@ -55,6 +60,7 @@ class WorkerCounts(NullRecorder):
             open_streams=open_streams,
             refused_early=dict(self._refused_early),
             handshakes_refused=dict(self._handshakes_refused),
+            limits_met=dict(self._limits_met),
             degraded_s=self._gap_s,
             degraded_picks=self._picks,
             degraded_refusals=dict(self._refusals),
@@ -62,7 +68,12 @@ class WorkerCounts(NullRecorder):
         self._picks = 0
         self._gap_s = 0.0
         counters: tuple[Counter[Outcome] | Counter[str], ...]
-        counters = (self._refusals, self._refused_early, self._handshakes_refused)
+        counters = (
+            self._refusals,
+            self._refused_early,
+            self._handshakes_refused,
+            self._limits_met,
+        )
         for counter in counters:
             counter.clear()
         return stats

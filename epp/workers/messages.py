@@ -137,6 +137,7 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
     open_streams: int
     refused_early: dict[str, int]
     handshakes_refused: dict[str, int]
+    limits_met: dict[str, int]
     degraded_s: float
     degraded_picks: int
     degraded_refusals: dict[Outcome, int]

@@ -16,16 +16,19 @@ class Tally:
     """Sums over all workers and all their lives, since this core has started.
 
     ``core_restarts`` is how often the core itself was restarted before. ``on_handshake_refused`` is
-    called with the reason for each peer that a worker has refused before it could say anything.
+    called with the reason for each peer that a worker has refused before it could say anything,
+    ``on_limit`` with how often peers of the workers have met a limit of the transport.
     """
 
     def __init__(
         self,
         core_restarts: int = 0,
         on_handshake_refused: Callable[[str], None] = lambda _reason: None,
+        on_limit: Callable[[str, int], None] = lambda _limit, _count: None,
     ) -> None:
         self.core_restarts = core_restarts
         self._on_handshake_refused = on_handshake_refused
+        self._on_limit = on_limit
         self.degraded_s = 0.0
         self.degraded_picks = 0
         self.degraded_refusals: Counter[Outcome] = Counter()
@@ -48,3 +51,5 @@ class Tally:
         for reason, count in stats.handshakes_refused.items():
             for _ in range(count):
                 self._on_handshake_refused(reason)
+        for limit, count in stats.limits_met.items():
+            self._on_limit(limit, count)

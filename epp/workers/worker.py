@@ -90,6 +90,7 @@ class Worker:
             self._new_exchange,
             self._health,
             SharedPort(connection_streams=options.connection_streams),
+            self._counts.limit_met,
         )
         self._link: Link[CoreMessage] | None = None
         self._heard_s = 0.0
@@ -215,7 +216,10 @@ class Worker:
                 logger.error("the core does not answer")
                 self._link.abort()
             else:
-                self._send(self._counts.take(self._transport.open_streams))
+                self._send_stats()
+
+    def _send_stats(self) -> None:
+        self._send(self._counts.take(self._transport.open_streams))
 
     async def _follow_standing(self) -> None:
         while True:
@@ -229,6 +233,7 @@ class Worker:
         self._gate.welcome(now)
         if self._is_listening:
             self._send(Listening())
+        self._send_stats()
         logger.info("the core is there, requests=%d", len(self._gate))
 
     def _on_resources(self, message: Resources, now: float) -> None:

@@ -120,6 +120,11 @@ class Http1:
             await self._reader.readuntil(b"\r\n")
         return piece
 
+    async def first_bytes(self) -> bytes:
+        """Return whatever comes first, empty where the other side closes without a word."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._reader.read(_LIMIT_BYTES)
+
     async def ended(self) -> bytes:
         """Wait until the other side closes; return what came before."""
         pieces = []

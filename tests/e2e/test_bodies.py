@@ -49,8 +49,15 @@ Send = Callable[[Gateway, str, bytes], Awaitable[Response]]
 SENDS = (with_content_length, in_chunks, over_http2, over_http2_with_content_length)
 
 
-@pytest.mark.parametrize("send", SENDS)
-@pytest.mark.parametrize("size_bytes", SIZES)
+@pytest.mark.parametrize(
+    ("send", "size_bytes"),
+    [
+        (send, size_bytes)
+        for size_bytes in SIZES
+        # HTTP/2 has one framing: the header makes no difference to how a large body is handled.
+        for send in (SENDS if size_bytes < 1_000_000 else SENDS[:3])
+    ],
+)
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_body_comes_back_as_it_went(
     fast: Stack, mode: BodyMode, size_bytes: int, send: Send

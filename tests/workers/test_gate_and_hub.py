@@ -397,7 +397,7 @@ def test_a_core_that_is_back_takes_over_what_the_worker_has_decided() -> None:
     stats = it.workers[0].counts.take(7)
     assert (stats.open_streams, stats.degraded_picks) == (7, 1)
     assert stats.degraded_s == pytest.approx(GAP_S + 3.0)
-    assert it.workers[0].counts.take(7) == Stats(7, {}, {}, 0.0, 0, {})
+    assert it.workers[0].counts.take(7) == Stats(7, {}, {}, {}, 0.0, 0, {})
 
 
 def test_a_wait_that_ends_without_a_core_is_counted_when_there_is_one() -> None:
