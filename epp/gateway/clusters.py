@@ -72,7 +72,9 @@ def ext_proc_cluster(options: GatewayOptions) -> cluster_v3.Cluster:
     """Return the cluster with the EPP's ext_proc service, over cleartext HTTP/2."""
     protocol = upstream_http.HttpProtocolOptions(
         explicit_http_config=upstream_http.HttpProtocolOptionsExplicitHttpConfig(
-            http2_protocol_options=core.Http2ProtocolOptions()
+            http2_protocol_options=core.Http2ProtocolOptions(
+                max_concurrent_streams=options.ext_proc_connection_streams
+            )
         )
     )
     address = socket_address(options.ext_proc_address, options.ext_proc_port)

@@ -25,6 +25,10 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     ext_proc_port: int = 9002
     admin_port: int | None = 9901
 
+    ext_proc_connection_streams: int | None = None
+    """Most requests on one connection to the EPP, so that several workers get some; ``None``:
+    as many as the EPP allows, of which a new connection learns only after its first requests."""
+
     fail_open: bool = True
     """When the EPP cannot be asked: let the fallback policy choose, instead of refusing."""
 

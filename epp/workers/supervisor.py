@@ -1,7 +1,7 @@
 """The parent of the processes: starts them, restarts what crashes, passes on signals, ends last.
 
 It has no event loop and no threads: it sleeps until a signal comes. Children are forked, so what
-the parent has imported is there at once and in memory only once. Each has a session of its own, so
+the parent has imported is there at once and in memory only once. Each has a process group of its own, so
 that Ctrl-C at the terminal reaches the parent alone; the kernel kills them when the parent dies, in
 whatever way.
 """
@@ -162,7 +162,7 @@ class Supervisor:
         """Be the child."""
         code = 1
         try:
-            os.setsid()
+            os.setpgid(0, 0)
             _follow_parent(parent)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._previous_mask)
             code = child.spec.main(child.restarts, lambda: _tell(tell_fd))

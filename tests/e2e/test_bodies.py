@@ -71,12 +71,18 @@ async def test_a_body_comes_back_as_it_went(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_bodies_follow_each_other_on_one_connection(fast: Stack, mode: BodyMode) -> None:
+async def test_requests_on_one_connection_have_a_stream_each(fast: Stack, mode: BodyMode) -> None:
+    """Duty: ``ExternalProcessor/Process``, one stream per HTTP request."""
     gateway = await fast.gateway(response_body_mode=mode)
+    streams = "http.gateway.ext_proc.streams_started"
+    before = await gateway.stat(streams)
     async with Http1(gateway.port) as http1:
         for size_bytes in (1, 0, 200_000, 62_001, 0, 1):
             answer = await http1.post(ECHO, spread(size_bytes))
             assert answer.body == spread(size_bytes)
+    assert await gateway.stat(streams) == before + 6
+    assert await gateway.stat("http.gateway.ext_proc.streams_failed") == 0
+    assert await gateway.stat("http.gateway.ext_proc.spurious_msgs_received") == 0
 
 
 @pytest.mark.parametrize("send", SENDS)

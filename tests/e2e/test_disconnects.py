@@ -130,6 +130,33 @@ async def test_a_client_that_leaves_its_running_request(
     inside.give_back(leases)
 
 
+@both_modes
+async def test_a_slot_is_held_to_the_end_of_the_response_and_no_longer(
+    inside: Stack, mode: BodyMode
+) -> None:
+    """Trap: the stream stays open until the HTTP stream has ended, also without response bodies.
+
+    The time is that between the client's last byte and the free slot; the best of three.
+    """
+    gateway = await inside.gateway(response_body_mode=mode)
+    pool = inside.service.router.pool
+    body = completion("go on", 20, stream=True)
+    times = []
+    async with Http1(gateway.port) as http1:
+        while not times or (min(times) >= LIMIT_S and len(times) < TRIES):
+            length = ("content-length", str(len(body)))
+            await http1.send(request_head("POST", COMPLETIONS, [length]) + body)
+            await http1.head()
+            held = []
+            while piece := await http1.chunk():
+                if b"[DONE]" not in piece:
+                    held.append(pool.total_in_flight)
+            start_s = time.monotonic()
+            assert set(held) == {1}
+            times.append(await until(lambda: pool.total_in_flight == 0, start_s))
+    assert min(times) < LIMIT_S, times
+
+
 @manners
 @both_modes
 async def test_a_client_that_leaves_while_it_sends(

@@ -11,7 +11,7 @@ from epp.modelserver.server import ModelServer
 from .conftest import StartStack
 from .http1 import Http1, Response
 from .stack import Gateway, Stack, begin_stream, destination, model_server
-from .support import HINT_HEADER, completion, subset_hint
+from .support import HINT_HEADER, completion, eventually, subset_hint
 
 COMPLETIONS = "/v1/completions"
 OBJECTIVE = "x-llm-d-inference-objective"
@@ -90,29 +90,28 @@ async def test_an_endpoint_that_disappears_with_requests_queued_for_it(
     """What waits for it alone gets a 503 at once; what runs there is served to its end."""
     stack = await start_stack([model_server("stays"), model_server("goes")])
     stays, goes = stack.destination(0), stack.destination(1)
-    gateway = await stack.gateway(subset_hint_header=HINT_HEADER)
     body = completion("go on", 150)
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(served_by(gateway, goes, body=body)) for _ in range(2)]
-        await stack.in_flight(2)
-        queued = [tasks.create_task(served_by(gateway, goes, body=body)) for _ in range(5)]
-        await stack.queued(5)
-        either = tasks.create_task(served_by(gateway, goes, stays, body=completion()))
-        await stack.settle([stays])
-        for task in queued:
-            assert_no_endpoint(await task)
-        assert not any(task.done() for task in running)
-    assert either.result().headers["x-served-by"] == "stays"
     async with stack.client.post(reference.url + COMPLETIONS, data=body) as response:
         right = await response.read()
-    for task in running:
-        assert (task.result().status, task.result().body) == (200, right)
-    await stack.at_rest()
-    assert_no_endpoint(await served_by(gateway, goes, body=completion()))
-    await stack.settle([stays, goes])
-    answer = await served_by(gateway, goes, body=completion())
-    assert answer.headers["x-served-by"] == "goes"
-    await stack.at_rest()
+    for mode in ("NONE", "FULL_DUPLEX_STREAMED"):
+        gateway = await stack.gateway(response_body_mode=mode, subset_hint_header=HINT_HEADER)
+        await stack.settle([stays, goes])
+        assert (await served_by(gateway, goes, body=completion())).status == 200
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(served_by(gateway, goes, body=body)) for _ in range(2)]
+            await eventually(lambda: stack.servers[1].state().in_flight == 2)
+            queued = [tasks.create_task(served_by(gateway, goes, body=body)) for _ in range(5)]
+            await stack.queued(5)
+            either = tasks.create_task(served_by(gateway, goes, stays, body=completion()))
+            await stack.settle([stays])
+            for task in queued:
+                assert_no_endpoint(await task)
+            assert not any(task.done() for task in running)
+        assert either.result().headers["x-served-by"] == "stays"
+        for task in running:
+            assert (task.result().status, task.result().body) == (200, right)
+        await stack.at_rest()
+        assert_no_endpoint(await served_by(gateway, goes, body=completion()))
 
 
 async def test_an_endpoint_that_is_added_is_used_at_once(

@@ -60,7 +60,8 @@ async def test_the_epp_is_killed_and_started_again_under_load(
     requests that wait at that moment fail, and responses that run are cut.
     """
     stack = await start_stack([model_server("one"), model_server("two")])
-    opens, closes = [await stack.gateway(fail_open=fail_open) for fail_open in (True, False)]
+    opens = await stack.gateway(fail_open=True)
+    closes = await stack.gateway(fail_open=False, response_body_mode="FULL_DUPLEX_STREAMED")
     loads = {"200 without it": Load(opens), "503 without it": Load(closes)}
     async with asyncio.TaskGroup() as tasks:
         streams = [await begin_stream(gateway, exits) for gateway in (opens, closes)]

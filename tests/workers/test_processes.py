@@ -24,8 +24,7 @@ SERVERS, SLOTS = 4, 4
 GAP_S = ServeOptions(manifests=()).core_gap_timeout_s
 COMPLETIONS = "/v1/completions"
 OBJECTIVE = "x-llm-d-inference-objective"
-# One stream on each connection, and some dozen connections: so the kernel gives some to each worker.
-ARGUMENTS = ["--workers", "2", "--transport", "http2", "--connection-streams", "1"]
+ARGUMENTS = ["--workers", "2", "--transport", "http2"]
 
 
 @asynccontextmanager
@@ -34,7 +33,6 @@ async def workers_of(directory: Path, slots: int) -> AsyncIterator[Stack]:
     servers = [model_server(f"server-{number}", slots) for number in range(SERVERS)]
     arguments = [*ARGUMENTS, "--max-concurrency", str(slots)]
     async with stack_of(directory, servers, arguments=arguments) as stack:
-        await spread(await stack.gateway())
         yield stack
 
 
@@ -72,13 +70,12 @@ async def orderly(shared_orderly: Stack) -> AsyncIterator[Stack]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def gateway(stack: Stack) -> Gateway:
-    return await stack.gateway()
+    return await gateway_of(stack)
 
 
-async def spread(gateway: Gateway) -> None:
-    """Let Envoy know how few streams a connection may have, so that it opens several."""
-    async with Http1(gateway.port) as http1:
-        assert (await http1.post(COMPLETIONS, completion("first", 1))).status == 200
+async def gateway_of(stack: Stack, **options: object) -> Gateway:
+    """Return an Envoy that opens a connection for each request, so that each worker gets some."""
+    return await stack.gateway(ext_proc_connection_streams=1, **options)
 
 
 async def is_whole(stack: Stack) -> None:
@@ -138,7 +135,7 @@ async def both_have_streams(stack: Stack, total: int) -> None:
 
 
 async def test_what_is_urgent_overtakes_whichever_worker_it_is_at(orderly: Stack) -> None:
-    stack, gateway = orderly, await orderly.gateway()
+    stack, gateway = orderly, await gateway_of(orderly)
     held, calls = Calls(gateway), Calls(gateway)
     for number in range(SERVERS):
         held.start(f"held-{number}", 10_000, "batch")
@@ -163,8 +160,7 @@ async def test_what_is_urgent_overtakes_whichever_worker_it_is_at(orderly: Stack
 
 async def test_a_worker_that_is_killed_loses_its_own_streams_and_no_others(stack: Stack) -> None:
     """The gateway is one that cuts off what the EPP has left, so that the loss is seen."""
-    gateway = await stack.gateway(fail_open=False)
-    await spread(gateway)
+    gateway = await gateway_of(stack, fail_open=False)
     calls = Calls(gateway)
     for number in range(SERVERS * SLOTS):
         calls.start(f"call-{number}", 300)
@@ -189,7 +185,7 @@ async def test_a_worker_that_is_killed_loses_its_own_streams_and_no_others(stack
 
 
 async def test_a_core_that_is_killed_loses_no_stream(orderly: Stack) -> None:
-    stack, calls = orderly, Calls(await orderly.gateway())
+    stack, calls = orderly, Calls(await gateway_of(orderly))
     for number in range(SERVERS):
         calls.start(f"before-{number}", 200)
     await stack.in_flight(SERVERS)
@@ -249,8 +245,7 @@ async def test_a_drain_serves_what_runs_and_waits_and_all_end_well(
     tmp_path: Path,
 ) -> None:
     async with workers_of(tmp_path, 1) as stack:
-        gateway = await stack.gateway(fail_open=False)
-        await spread(gateway)
+        gateway = await gateway_of(stack, fail_open=False)
         calls = Calls(gateway)
         for number in range(SERVERS):
             calls.start(f"running-{number}", 60)
