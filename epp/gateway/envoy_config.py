@@ -31,6 +31,8 @@ _HEADER = """\
 # * circuit_breakers: each waiting request is a stream to the EPP; Envoy's default is 1,024.
 # * timeout 0s and stream_idle_timeout 0s: a request may wait, and an answer may take, long.
 # * inference_pool's idle_timeout below the model servers' keep-alive timeout (Uvicorn: 5 s).
+# * max_concurrent_streams of cluster ext_proc (--connection-streams), where the EPP has several
+#   workers: the kernel spreads connections over them, so there must be several.
 # * panic threshold 0 and the health check of cluster ext_proc, with failure_mode_allow: Envoy can
 #   pass a request with a body by the EPP only if it knew before that the EPP is away.
 #
@@ -68,6 +70,12 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=False,
         help="when the EPP is away, let Envoy choose a server instead of refusing",
     )
+    add(
+        "--connection-streams",
+        metavar="N",
+        help="most requests on one connection to the EPP; with `epp serve --workers`, so that each"
+        " worker gets some",
+    )
     add("--format", choices=("yaml", "json"), default="yaml", help="JSON has no comments")
     parser.set_defaults(run=_run)
 
@@ -102,6 +110,7 @@ def _options(args: argparse.Namespace) -> "GatewayOptions":
         ext_proc_address=ext_proc_address,
         ext_proc_port=ext_proc_port,
         admin_port=_port("--admin-port", args.admin_port),
+        ext_proc_connection_streams=_streams(args.connection_streams),
         fail_open=args.fail_open,
         response_body_mode="NONE" if args.response_body == "none" else "FULL_DUPLEX_STREAMED",
     )
@@ -121,6 +130,14 @@ def _port(flag: str, text: str) -> int:
     if text.isascii() and text.isdecimal() and 0 < int(text) < 65_536:
         return int(text)
     raise UsageError(f"{flag}: expected a port from 1 to 65535, got {text!r}")
+
+
+def _streams(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if text.isascii() and text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--connection-streams: expected a number of at least 1, got {text!r}")
 
 
 def _is_ip(text: str) -> bool:

@@ -1,9 +1,9 @@
 """The parent of the processes: starts them, restarts what crashes, passes on signals, ends last.
 
 It has no event loop and no threads: it sleeps until a signal comes. Children are forked, so what
-the parent has imported is there at once and in memory only once. Each has a process group of its own, so
-that Ctrl-C at the terminal reaches the parent alone; the kernel kills them when the parent dies, in
-whatever way.
+the parent has imported is there at once and in memory only once. Each has a process group of its
+own, so that Ctrl-C at the terminal reaches the parent alone; the kernel kills them when the parent
+dies, in whatever way.
 """
 
 import ctypes

@@ -35,6 +35,13 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "failure_mode_allow" not in text
 
 
+def test_requests_on_one_connection_can_be_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--format", "json", "--connection-streams", "32") == 0
+    assert '"max_concurrent_streams": 32' in capsys.readouterr().out
+    assert run("--format", "json") == 0
+    assert "max_concurrent_streams" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
@@ -47,6 +54,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         ("--ext-proc", ":9002"),
         ("--admin-port", "x"),
         ("--eds-file", "eds.json"),
+        ("--connection-streams", "0"),
     ],
 )
 def test_what_cannot_work_is_refused(flag: str, value: str) -> None:
