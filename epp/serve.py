@@ -172,10 +172,12 @@ def _add_flow_arguments(group: "argparse._ArgumentGroup") -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from epp.memory import keep_freed_memory
     from epp.observability.logs import set_up_logging
     from epp.service import Service
 
     options = _options(args)
+    keep_freed_memory()
     if options.workers == 1:
         set_up_logging(args.log_level)
         _run_loop(_serve(lambda: Service(options)))
@@ -195,6 +197,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_loop(main: _Main) -> None:
+    from epp.memory import settle_garbage_collection
+
+    settle_garbage_collection()
     try:
         import uvloop
     except ImportError:

@@ -25,8 +25,10 @@ from epp.core.exchange_states import TRANSITIONS, Event, State
 from epp.core.gate import Admission, Ending, Gate
 from epp.core.headers import QUEUE_WAIT, Headers
 from epp.core.replies import (
+    MAX_BODY_REPLY_BYTES,
     BodyContinue,
     BodyMode,
+    BodyReply,
     ExtendTimeout,
     Header,
     HeadersReply,
@@ -207,11 +209,13 @@ class Exchange:
         if self.state is not State.RESPONDING:
             self._response_began(now)
         self._response_bytes = (self._response_bytes or 0) + len(body)
-        if self._response_mode is BodyMode.FULL_DUPLEX_STREAMED:
+        if self._response_mode is not BodyMode.FULL_DUPLEX_STREAMED:
+            self._stream.send(BodyContinue(Phase.RESPONSE))
+        elif len(body) <= MAX_BODY_REPLY_BYTES:
+            self._stream.send(BodyReply(Phase.RESPONSE, body, end_of_stream))
+        else:
             for reply in body_replies(Phase.RESPONSE, body, end_of_stream=end_of_stream):
                 self._stream.send(reply)
-        else:
-            self._stream.send(BodyContinue(Phase.RESPONSE))
         if end_of_stream:
             self._response_ended(now)
 
@@ -233,6 +237,9 @@ class Exchange:
         )
         self._step(Event.CLOSED)
         self._leave("complete" if was_seen_to_its_end else "aborted", now)
+        # The stream knows its exchange: without this cycle, both go at once and not with the next
+        # garbage collection.
+        del self._stream
         self._body.clear()
         self._held.clear()
 

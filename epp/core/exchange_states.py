@@ -26,6 +26,8 @@ class State(enum.Enum):
     ANSWERED = "the EPP has answered the client itself"
     CLOSED = "the proxy's stream is over"
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python
+
 
 class Event(enum.Enum):
     """What can happen to an exchange."""
@@ -38,6 +40,8 @@ class Event(enum.Enum):
     RESPONSE_BEGAN = "the proxy told of a response"
     RESPONSE_ENDED = "the response has ended"
     CLOSED = "the proxy's stream has closed"
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(

@@ -37,6 +37,8 @@ class Phase(enum.Enum):
     REQUEST = "request"
     RESPONSE = "response"
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python
+
 
 class BodyMode(enum.IntEnum):
     """How the proxy sends a body, with ext_proc's own numbers."""

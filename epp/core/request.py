@@ -52,6 +52,8 @@ class Outcome(enum.Enum):
     CANCELLED = "cancelled"
     SHUTTING_DOWN = "shutting-down"
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python
+
 
 class Refusal(NamedTuple):
     """What a client is told when its request was not dispatched.

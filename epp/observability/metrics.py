@@ -2,7 +2,7 @@
 
 Events are counted as they happen: the core calls :class:`Metrics` as its recorder. States (queue
 sizes, requests in flight) are read from the core when Prometheus asks and cost the request path
-nothing. Every label set is bounded: see ``_MAX_FLOWS``.
+nothing. Every label set is bounded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +12,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -21,8 +20,9 @@ from prometheus_client.registry import Collector
 
 from epp import __version__
 from epp.core.gate import Ending
-from epp.core.request import FlowKey, Outcome, Request
+from epp.core.request import Outcome, Request
 from epp.core.router import DEFAULT_FAIRNESS_ID, Router
+from epp.observability.requests import RequestMetrics
 
 __all__ = ["Metrics"]
 
@@ -31,20 +31,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _T = TypeVar("_T", bound=tuple[str, ...])
 
-_LATENCY_S: Final = (
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45,
-    60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600,
-)  # fmt: skip
-_WAIT_S: Final = (
-    0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
-)  # fmt: skip
-_REQUEST_BYTES: Final = tuple(64 * 2**k for k in range(0, 25, 2))
-_RESPONSE_BYTES: Final = tuple(2**k for k in range(0, 25, 2))
-
-_REQUEST_LABELS: Final = ("model_name", "target_model_name", "fairness_id", "priority")
-_MAX_FLOWS: Final = 1_000
-_OTHER: Final = "other"
-_ABORTED: Final = "aborted"
 _HANDSHAKE_REFUSALS: Final = (
     "alpn", "plaintext", "version", "no-certificate", "bad-certificate", "by-peer", "other",
 )  # fmt: skip
@@ -53,17 +39,14 @@ _HANDSHAKE_REFUSALS: Final = (
 class Metrics:
     """The EPP's metrics, and the core's recorder (:class:`epp.core.ports.Recorder`).
 
-    At most 1,000 different (model, fairness id, priority) get series of their own; whoever comes
-    later is counted under ``other``. ``transport_limits`` are the names for :meth:`limit_met`.
+    ``transport_limits`` are the names for :meth:`limit_met`.
     """
 
     def __init__(self, transport_limits: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
-        self._flows: dict[tuple[str, FlowKey], _FlowSeries] = {}
-        self._waits: dict[tuple[int, Outcome], _WaitSeries] = {}
-        self._pool_name = ""
-        self._define_request_metrics()
-        self._define_flow_metrics()
+        self._requests = RequestMetrics()
+        self.registry.register(self._requests)
+        self._define_refusals()
         self._reloads = self._counter(
             "resources_reload_total", "Reloads of the resources, by result.", ("result",)
         )
@@ -96,11 +79,9 @@ class Metrics:
         """Count a reload that was applied, and make the series of its priorities begin at zero."""
         self._reloads.labels("applied").inc()
         spec = router.spec
-        self._pool_name = spec.name if spec else ""
+        pool_name = spec.name if spec else ""
         for band in router.flow.bands():
-            self._series_of("", FlowKey(band.priority, DEFAULT_FAIRNESS_ID))
-            for outcome in Outcome:
-                self._wait_series(band.priority, outcome)
+            self._requests.expect(band.priority, DEFAULT_FAIRNESS_ID, pool_name)
 
     def resources_rejected(self) -> None:
         """Count a reload that did not validate; the state before it stays."""
@@ -130,32 +111,15 @@ class Metrics:
 
     def wait_ended(self, request: Request, outcome: Outcome, waited_s: float) -> None:
         """Count the end of a wait."""
-        wait = self._wait_series(request.flow.priority, outcome)
-        wait.total.inc()
-        wait.duration_s.observe(waited_s)
-        series = self._series_of(request.model, request.flow)
-        if outcome is Outcome.DISPATCHED:
-            series.requests.inc()
-            series.running.inc()
-            series.request_bytes.observe(request.body_bytes)
-        elif outcome is not Outcome.CANCELLED:
-            self._errors.labels(*series.labels, outcome.value).inc()
+        self._requests.wait_ended(request, outcome, waited_s)
 
     def adopted(self, request: Request) -> None:
         """Count a request that runs, and not as one that was sent."""
-        self._series_of(request.model, request.flow).running.inc()
+        self._requests.adopted(request)
 
     def ended(self, request: Request, ending: Ending) -> None:
         """Count the end of an exchange."""
-        series = self._series_of(request.model, request.flow)
-        series.running.dec()
-        series.duration_s.observe(ending.duration_s)
-        if ending.response_bytes is not None:
-            series.response_bytes.observe(ending.response_bytes)
-        if ending.status >= 400:
-            self._errors.labels(*series.labels, str(ending.status)).inc()
-        elif ending.cause != "complete":
-            self._errors.labels(*series.labels, _ABORTED).inc()
+        self._requests.ended(request, ending)
 
     def refused_early(self, reason: str) -> None:
         """Count an answer given before the queue."""
@@ -163,33 +127,7 @@ class Metrics:
 
     # Definitions
 
-    def _define_request_metrics(self) -> None:
-        labels = _REQUEST_LABELS
-        self._requests = self._counter("request_total", "Requests sent to an endpoint.", labels)
-        self._errors = self._counter(
-            "request_error_total",
-            "Requests that failed: refused by the EPP (by outcome), answered with a status of 400"
-            " or more (by status), or aborted.",
-            (*labels, "error_code"),
-        )
-        self._running = Gauge(
-            "llm_d_epp_request_running",
-            "Requests now at an endpoint.",
-            labels,
-            registry=self.registry,
-        )
-        self._duration_s = self._histogram(
-            "request_duration_seconds", "From arrival to the response's end.", labels, _LATENCY_S
-        )
-        self._request_bytes = self._histogram(
-            "request_size_bytes", "Size of request bodies.", labels, _REQUEST_BYTES
-        )
-        self._response_bytes = self._histogram(
-            "response_size_bytes",
-            "Size of response bodies, where they pass through the EPP.",
-            labels,
-            _RESPONSE_BYTES,
-        )
+    def _define_refusals(self) -> None:
         self._refused_early = self._counter(
             "request_refused_early_total", "Requests refused before they were queued.", ("reason",)
         )
@@ -199,15 +137,6 @@ class Metrics:
             Outcome.SHUTTING_DOWN.value,
         ):
             self._refused_early.labels(reason)
-
-    def _define_flow_metrics(self) -> None:
-        labels = ("priority", "outcome", "inference_pool")
-        self._outcomes = self._counter(
-            "flow_control_requests_total", "Requests that left the queue, by outcome.", labels
-        )
-        self._wait_s = self._histogram(
-            "flow_control_request_queue_duration_seconds", "Time in the queue.", labels, _WAIT_S
-        )
 
     def _define_tls_metrics(self) -> None:
         self._tls_reloads = self._counter(
@@ -225,51 +154,6 @@ class Metrics:
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"llm_d_epp_{name}", text, labels, registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
-    ) -> Histogram:
-        return Histogram(f"llm_d_epp_{name}", text, labels, buckets=buckets, registry=self.registry)
-
-    # Series that are bound once, since finding one by its labels costs more than counting
-
-    def _series_of(self, model: str, flow: FlowKey) -> "_FlowSeries":
-        key = (model, flow)
-        series = self._flows.get(key)
-        if series is None:
-            if len(self._flows) >= _MAX_FLOWS and model != _OTHER:
-                return self._series_of(_OTHER, FlowKey(flow.priority, _OTHER))
-            labels = (model, model, flow.fairness_id, str(flow.priority))
-            series = self._flows[key] = _FlowSeries(self, labels)
-        return series
-
-    def _wait_series(self, priority: int, outcome: Outcome) -> "_WaitSeries":
-        key = (priority, outcome)
-        series = self._waits.get(key)
-        if series is None:
-            labels = (str(priority), outcome.value, self._pool_name)
-            series = self._waits[key] = _WaitSeries(self, labels)
-        return series
-
-
-class _FlowSeries:
-    __slots__ = ("duration_s", "labels", "request_bytes", "requests", "response_bytes", "running")
-
-    def __init__(self, metrics: Metrics, labels: tuple[str, ...]) -> None:
-        self.labels = labels
-        self.requests = metrics._requests.labels(*labels)
-        self.running = metrics._running.labels(*labels)
-        self.duration_s = metrics._duration_s.labels(*labels)
-        self.request_bytes = metrics._request_bytes.labels(*labels)
-        self.response_bytes = metrics._response_bytes.labels(*labels)
-
-
-class _WaitSeries:
-    __slots__ = ("duration_s", "total")
-
-    def __init__(self, metrics: Metrics, labels: tuple[str, ...]) -> None:
-        self.total = metrics._outcomes.labels(*labels)
-        self.duration_s = metrics._wait_s.labels(*labels)
 
 
 class _RouterState(Collector):

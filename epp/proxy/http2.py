@@ -93,7 +93,8 @@ class ServerConnection(ConnectionCalls):
             data = self._rest + data
         try:
             self._rest = data[self._read_frames(data) :]
-            self._give_windows()
+            if self._thirsty or self._receive_window < self._receive_low:
+                self._give_windows()
             if self._outbox.has_waiting:
                 self._flush()  # new room is for what waits first, then for what is new
         except ConnectionFault as fault:
@@ -270,7 +271,9 @@ class ServerConnection(ConnectionCalls):
         if stream is None or not stream.is_remote_open:
             self._on_stray_data(stream_id)
             return
-        self._take_from_window(stream, length)
+        stream.receive_window -= length
+        if stream.receive_window < self._stream_low:
+            self._mark_thirsty(stream)
         if flags & PADDED:
             start, stop = without_padding(data, start, stop)
         if stream.content_left >= 0:

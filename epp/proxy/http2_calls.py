@@ -41,6 +41,11 @@ class ConnectionCalls(ConnectionControl):
             self._flush()
         return self._outbox.take()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether, after :meth:`data_to_send`, there are events to take or more data to send."""
+        return bool(self._events) or self._outbox.has_waiting
+
     def pause_sending(self) -> None:
         """The transport's buffer is full: keep messages back until :meth:`resume_sending`."""
         self._outbox.pause()

@@ -237,11 +237,8 @@ class ConnectionControl:
 
     # Windows
 
-    def _take_from_window(self, stream: Stream, length: int) -> None:
-        """Count data of a stream against its window."""
-        stream.receive_window -= length
-        if stream.receive_window >= self._stream_low:
-            return
+    def _mark_thirsty(self, stream: Stream) -> None:
+        """Note that little is left of a stream's window, or fault the peer if it took too much."""
         if stream.receive_window < 0:
             reason = "more data than the stream's window allows"
             raise StreamFault(stream.id, ErrorCode.FLOW_CONTROL_ERROR, reason)

@@ -220,7 +220,8 @@ class _Connection(asyncio.Protocol):
     def send(self, call: "_Call", payload: bytes) -> None:
         """Send a message."""
         self._http2.send_message(call.stream_id, payload)
-        self._mark()
+        if not self._is_in_turn:
+            self._mark()
 
     def end(self, call: "_Call", status: GrpcStatus, message: str) -> None:
         """End a call; it is told so at the end of the turn, when nothing of it is under way."""
@@ -301,15 +302,16 @@ class _Connection(asyncio.Protocol):
         self._is_in_turn = True
         if self._settling:
             self._settle()
-        transport = self._transport
-        while transport is not None and (data := self._http2.data_to_send()):
+        transport, http2 = self._transport, self._http2
+        while transport is not None and (data := http2.data_to_send()):
             transport.write(data)
-            now = monotonic_s()
-            self._take(self._http2.take_events(), now)
+            if not http2.has_more:
+                break
+            self._take(http2.take_events(), monotonic_s())
             if self._settling:
                 self._settle()
         self._is_in_turn = False
-        if transport is not None and self._http2.is_finished:
+        if transport is not None and http2.is_finished:
             transport.close()
 
 

@@ -23,6 +23,7 @@ from epp.core.replies import (
     Reply,
     TrailersReply,
 )
+from epp.proxy.body_messages import body_message, read_body
 from epp.proxy.wire import core_pb2, ext_proc_pb2
 
 __all__ = ["encode", "feed"]
@@ -48,6 +49,14 @@ def feed(exchange: Exchange, message_bytes: bytes, now: float) -> None:
     Raises ProxyProtocolError for bytes that are no ext_proc message and for one out of order.
     Messages of a stream in observability mode are for information only and get no replies.
     """
+    piece = read_body(message_bytes)
+    if piece is not None:
+        phase, data, end_of_stream = piece
+        if phase is Phase.RESPONSE:
+            exchange.response_body(data, end_of_stream, now)
+        else:
+            exchange.request_body(data, end_of_stream, now)
+        return
     try:
         message = ext_proc_pb2.ProcessingRequest.FromString(message_bytes)
     except DecodeError as error:
@@ -143,7 +152,7 @@ def _metadata_value(
 def encode(reply: Reply) -> bytes:
     """Return the ProcessingResponse of a reply."""
     if isinstance(reply, BodyReply):
-        return _body(reply)
+        return body_message(reply.phase, reply.body, end_of_stream=reply.end_of_stream)
     if isinstance(reply, HeadersReply):
         if reply.phase is Phase.REQUEST:
             return _request_headers(reply.destination)
@@ -155,15 +164,6 @@ def encode(reply: Reply) -> bytes:
     if isinstance(reply, ImmediateReply):
         return _immediate(reply)
     return _extend_timeout(reply)
-
-
-def _body(reply: BodyReply) -> bytes:
-    message = ext_proc_pb2.ProcessingResponse()
-    half = message.request_body if reply.phase is Phase.REQUEST else message.response_body
-    streamed = half.response.body_mutation.streamed_response
-    streamed.body = reply.body
-    streamed.end_of_stream = reply.end_of_stream
-    return message.SerializeToString()
 
 
 @lru_cache(maxsize=4096)

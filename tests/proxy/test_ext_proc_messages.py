@@ -39,6 +39,22 @@ async def test_a_whole_conversation(ext_proc: Served) -> None:
     await ext_proc.rests()
 
 
+async def test_response_trailers_end_the_response(ext_proc: Served) -> None:
+    """Duty: trailers, too, are a phase, with which a response without a body phase ends."""
+    stream, _ = await ext_proc.dispatched()
+    await stream.send(response_headers(end=False))
+    await stream.reply()
+    assert ext_proc.harness.router.pool.total_in_flight == 1
+    message = Message()
+    message.response_trailers.SetInParent()
+    await stream.send(message)
+    assert (await stream.reply()).WhichOneof("response") == "response_trailers"
+    assert ext_proc.harness.router.pool.total_in_flight == 0
+    await stream.half_close()
+    assert await stream.ended() is grpc.StatusCode.OK
+    await ext_proc.rests()
+
+
 async def test_control_headers_are_removed_before_the_destination_is_set(
     ext_proc: Served,
 ) -> None:

@@ -15,6 +15,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import numpy as np
+
 from epp.core.flow.drain_rate import DrainRate
 from epp.core.flow.limits import FlowLimits
 from epp.core.flow.queue import Band, Ticket
@@ -190,7 +192,7 @@ class FlowController:
     def _place_next(self) -> tuple[Ticket, Lease] | None:
         """Take the lease for the next request that can go, or return None if none can."""
         room = self._pool.with_room()
-        if not room.any():
+        if not np.count_nonzero(room):  # several times faster than room.any()
             return None
         for band in self._descending:
             if not band.requests:

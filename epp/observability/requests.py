@@ -1,0 +1,235 @@
+"""What is counted of requests, as they go by.
+
+Counting is on the request path, so it is done with plain numbers, which one thread changes; they
+become metrics when Prometheus asks. (``prometheus_client`` takes a lock for each number and looks
+at a histogram's bounds one by one: 8 µs per request, here it is 1.)
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from epp.core.gate import Ending
+from epp.core.request import FlowKey, Outcome, Request
+
+__all__ = ["Histogram", "RequestMetrics"]
+
+_PREFIX: Final = "llm_d_epp_"
+_LATENCY_S: Final = (
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45,
+    60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600,
+)  # fmt: skip
+_WAIT_S: Final = (
+    0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
+)  # fmt: skip
+_REQUEST_BYTES: Final = tuple(64 * 2**k for k in range(0, 25, 2))
+_RESPONSE_BYTES: Final = tuple(2**k for k in range(0, 25, 2))
+
+_FLOW_LABELS: Final = ("model_name", "target_model_name", "fairness_id", "priority")
+_WAIT_LABELS: Final = ("priority", "outcome", "inference_pool")
+_MAX_FLOWS: Final = 1_000
+_OTHER: Final = "other"
+_ABORTED: Final = "aborted"
+
+
+class Histogram:
+    """Counts values by the smallest of ``bounds``, in ascending order, that is not below them."""
+
+    __slots__ = ("_bounds", "_counts", "_names", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._names = _names(bounds)
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def add_to(self, family: HistogramMetricFamily, labels: tuple[str, ...]) -> None:
+        """Add the series with these labels to a family."""
+        totals = zip(self._names, accumulate(self._counts), strict=True)
+        family.add_metric(labels, list(totals), self._sum)
+
+
+@lru_cache
+def _names(bounds: tuple[float, ...]) -> list[str]:
+    """Return what Prometheus calls these bounds, and the one that is always there."""
+    return [floatToGoString(bound) for bound in (*bounds, float("inf"))]  # type: ignore[no-untyped-call]
+
+
+class RequestMetrics(Collector):
+    """The recorder of the core (:class:`epp.core.ports.Recorder`), but for early refusals.
+
+    At most 1,000 different (model, fairness id, priority) get series of their own; whoever comes
+    later is counted under ``other``.
+    """
+
+    def __init__(self) -> None:
+        self._flows: dict[tuple[str, FlowKey], _FlowSeries] = {}
+        self._waits: dict[tuple[int, Outcome], _WaitSeries] = {}
+        self._pool_name = ""
+
+    def expect(self, priority: int, default_fairness_id: str, pool_name: str) -> None:
+        """Have the series of a priority begin at zero. ``pool_name`` is that of the new series
+        from now on."""
+        self._pool_name = pool_name
+        self._flow("", FlowKey(priority, default_fairness_id))
+        for outcome in Outcome:
+            self._wait(priority, outcome)
+
+    # What is counted
+
+    def wait_ended(self, request: Request, outcome: Outcome, waited_s: float) -> None:
+        """Count the end of a wait."""
+        wait = self._wait(request.flow.priority, outcome)
+        wait.total += 1
+        wait.duration_s.observe(waited_s)
+        flow = self._flow(request.model, request.flow)
+        if outcome is Outcome.DISPATCHED:
+            flow.requests += 1
+            flow.running += 1
+            flow.request_bytes.observe(request.body_bytes)
+        elif outcome is not Outcome.CANCELLED:
+            flow.failed(outcome.value)
+
+    def adopted(self, request: Request) -> None:
+        """Count a request that runs, and not as one that was sent."""
+        self._flow(request.model, request.flow).running += 1
+
+    def ended(self, request: Request, ending: Ending) -> None:
+        """Count the end of an exchange."""
+        flow = self._flow(request.model, request.flow)
+        flow.running -= 1
+        flow.duration_s.observe(ending.duration_s)
+        if ending.response_bytes is not None:
+            flow.response_bytes.observe(ending.response_bytes)
+        if ending.status >= 400:
+            flow.failed(str(ending.status))
+        elif ending.cause != "complete":
+            flow.failed(_ABORTED)
+
+    def _flow(self, model: str, flow: FlowKey) -> "_FlowSeries":
+        key = (model, flow)
+        series = self._flows.get(key)
+        if series is None:
+            if len(self._flows) >= _MAX_FLOWS and model != _OTHER:
+                return self._flow(_OTHER, FlowKey(flow.priority, _OTHER))
+            labels = (model, model, flow.fairness_id, str(flow.priority))
+            series = self._flows[key] = _FlowSeries(labels)
+        return series
+
+    def _wait(self, priority: int, outcome: Outcome) -> "_WaitSeries":
+        key = (priority, outcome)
+        series = self._waits.get(key)
+        if series is None:
+            labels = (str(priority), outcome.value, self._pool_name)
+            series = self._waits[key] = _WaitSeries(labels)
+        return series
+
+    # What Prometheus gets
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families."""
+        yield from self._flow_counts()
+        yield self._flow_histogram(
+            "request_duration_seconds",
+            "From arrival to the response's end.",
+            lambda series: series.duration_s,
+        )
+        yield self._flow_histogram(
+            "request_size_bytes", "Size of request bodies.", lambda series: series.request_bytes
+        )
+        yield self._flow_histogram(
+            "response_size_bytes",
+            "Size of response bodies, where they pass through the EPP.",
+            lambda series: series.response_bytes,
+        )
+        yield from self._wait_families()
+
+    def describe(self) -> list[Metric]:
+        """Return nothing: no other collector has these names."""
+        return []
+
+    def _flow_counts(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            f"{_PREFIX}request_total", "Requests sent to an endpoint.", labels=_FLOW_LABELS
+        )
+        running = GaugeMetricFamily(
+            f"{_PREFIX}request_running", "Requests now at an endpoint.", labels=_FLOW_LABELS
+        )
+        errors = CounterMetricFamily(
+            f"{_PREFIX}request_error_total",
+            "Requests that failed: refused by the EPP (by outcome), answered with a status of 400"
+            " or more (by status), or aborted.",
+            labels=(*_FLOW_LABELS, "error_code"),
+        )
+        for series in self._flows.values():
+            requests.add_metric(series.labels, series.requests)
+            running.add_metric(series.labels, series.running)
+            for code, count in series.errors.items():
+                errors.add_metric((*series.labels, code), count)
+        yield from (requests, running, errors)
+
+    def _flow_histogram(
+        self, name: str, text: str, histogram: "Callable[[_FlowSeries], Histogram]"
+    ) -> Metric:
+        family = HistogramMetricFamily(_PREFIX + name, text, labels=_FLOW_LABELS)
+        for series in self._flows.values():
+            histogram(series).add_to(family, series.labels)
+        return family
+
+    def _wait_families(self) -> Iterator[Metric]:
+        totals = CounterMetricFamily(
+            f"{_PREFIX}flow_control_requests_total",
+            "Requests that left the queue, by outcome.",
+            labels=_WAIT_LABELS,
+        )
+        durations = HistogramMetricFamily(
+            f"{_PREFIX}flow_control_request_queue_duration_seconds",
+            "Time in the queue.",
+            labels=_WAIT_LABELS,
+        )
+        for series in self._waits.values():
+            totals.add_metric(series.labels, series.total)
+            series.duration_s.add_to(durations, series.labels)
+        yield from (totals, durations)
+
+
+class _FlowSeries:
+    __slots__ = ("duration_s", "errors", "labels", "request_bytes", "requests", "response_bytes",
+                 "running")  # fmt: skip
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.requests = 0
+        self.running = 0
+        self.errors: dict[str, int] = {}
+        self.duration_s = Histogram(_LATENCY_S)
+        self.request_bytes = Histogram(_REQUEST_BYTES)
+        self.response_bytes = Histogram(_RESPONSE_BYTES)
+
+    def failed(self, code: str) -> None:
+        self.errors[code] = self.errors.get(code, 0) + 1
+
+
+class _WaitSeries:
+    __slots__ = ("duration_s", "labels", "total")
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.total = 0
+        self.duration_s = Histogram(_WAIT_S)
