@@ -30,10 +30,8 @@ class Amount(msgspec.Struct, frozen=True, kw_only=True):
 
     async def run(self, load: Load) -> None:
         """Do one run."""
-        if self.requests is None:
-            await load.run(duration_s=self.duration_s)
-        else:
-            await load.run(requests=self.requests)
+        duration_s = self.duration_s if self.requests is None else None
+        await load.run(duration_s=duration_s, requests=self.requests)
 
 
 async def measure(

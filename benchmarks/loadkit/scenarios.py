@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-__all__ = ["ANSWERS", "SCENARIOS", "Answer", "GatewayKind", "Scenario"]
+__all__ = ["ANSWERS", "SCENARIOS", "Answer", "GatewayKind", "Scenario", "chat_request"]
 
 GatewayKind = Literal["off", "headers", "duplex", "contended", "relayed"]
 """Which Envoy: without the filter; the response's body not sent to the EPP; sent; few slots; as
@@ -57,10 +57,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             f"x-benchmark-answer: {self.answer}\r\n"
             f"x-benchmark-bytes: {self.body_bytes}\r\n\r\n"
         )
-        return head.encode() + _chat_request(self.body_bytes)
+        return head.encode() + chat_request(self.body_bytes)
 
 
-def _chat_request(size_bytes: int) -> bytes:
+def chat_request(size_bytes: int) -> bytes:
     """Return a chat request of exactly this size: a conversation, its turns of a usual length."""
     count = size_bytes // (_TURN_CHARACTERS + _TURN_OVERHEAD_CHARACTERS)
     turns = [

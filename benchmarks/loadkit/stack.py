@@ -23,7 +23,8 @@ from epp.gateway.probes import http_ready, tcp_ready
 from epp.gateway.processes import ProcessSpec, Supervisor
 from loadkit.scenarios import GatewayKind
 
-__all__ = ["ENDPOINTS", "ENVOY_THREADS", "Gateway", "OtherWork", "cpu_s", "start_gateways"]
+__all__ = ["ENDPOINTS", "ENVOY_THREADS", "Gateway", "OtherWork", "cpu_by_process_s", "cpu_s",
+           "start_gateways"]  # fmt: skip
 
 ENDPOINTS: Final = 10
 """How many endpoints the pool has, where it is not to be contended: then it is one."""
@@ -114,9 +115,14 @@ def cpu_s(pid: int) -> float:
     ``pid`` must lead a session, as the supervisor's processes do: all that is in it counts, as long
     as it runs. Raises UsageError where the kernel does not tell, or there is no such process.
     """
+    return sum(cpu_by_process_s(pid))
+
+
+def cpu_by_process_s(pid: int) -> list[float]:
+    """Return the same for each process: first ``pid``, then the others in order of their start."""
     if sys.platform != "linux" or not Path(f"/proc/{pid}").exists():
         raise UsageError(f"the CPU time of process {pid} cannot be read, which needs Linux")
-    return sum(_own_cpu_s(member) for member in _session(pid))
+    return [_own_cpu_s(member) for member in sorted(_session(pid))]
 
 
 def _own_cpu_s(pid: int) -> float:
