@@ -1,5 +1,5 @@
 """Settings of the process's memory, for all that serve: what malloc keeps, what the garbage
-collector looks at. docs/architecture.md, "Garbage collection and memory", has the measurements.
+collector looks at. docs/architecture.md, "Garbage collection and memory", says why.
 """
 
 import ctypes

@@ -185,7 +185,7 @@ def _notes(document: Document) -> list[str]:
     notes = ["Median over the rounds (smallest to largest); messages are those to the EPP."]
     notes += [
         f"One more event of a stream costs {cost.epp_cpu_us:.0f} µs of EPP CPU"
-        f" with {cost.clients} clients."
+        f" with {cost.clients} client{'s' if cost.clients > 1 else ''}."
         for cost in document.event_costs
     ]
     notes += [
