@@ -1,5 +1,6 @@
 """Answers of the OpenAI API. The same request body gets the same bytes from every server."""
 
+from abc import ABC, abstractmethod
 from hashlib import blake2b
 
 import msgspec
@@ -43,7 +44,7 @@ def block_hashes(generation: Generation, output: bytes, block_size: int) -> list
     return hashes
 
 
-class _Answer:
+class _Answer(ABC):
     """The answer to one request, whole or token by token."""
 
     _id_prefix: str
@@ -113,11 +114,13 @@ class _Answer:
             "total_tokens": prompt + output,
         }
 
+    @abstractmethod
     def _content(self, text: str) -> dict[str, object]:
-        raise NotImplementedError
+        """Return the members of a choice that hold a whole text."""
 
+    @abstractmethod
     def _delta(self, text: bytes) -> bytes:
-        raise NotImplementedError
+        """Return the member of a choice that holds a piece of text, as JSON."""
 
 
 class CompletionAnswer(_Answer):
