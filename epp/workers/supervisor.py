@@ -106,6 +106,8 @@ class Supervisor:
                 self._wait()
         finally:
             self._kill()
+            while signal.sigtimedwait(_SIGNALS, 0) is not None:
+                pass  # it would strike when it is let through
             signal.pthread_sigmask(signal.SIG_SETMASK, self._previous_mask)
         return self._exit_code
 
@@ -208,6 +210,7 @@ class Supervisor:
             self._kill()
 
     def _stop(self) -> None:
+        logger.info("stopping")
         self._stop_by_s = time.monotonic() + self._stop_timeout_s
         leader = self._children[0]
         if leader.pid is not None:

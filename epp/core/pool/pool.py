@@ -41,6 +41,8 @@ class Pool:
         self.active: Mask = np.zeros(_FIRST_SLOTS, dtype=np.bool_)
         self.in_flight: npt.NDArray[np.int32] = np.zeros(_FIRST_SLOTS, dtype=np.int32)
         self.limit: npt.NDArray[np.int32] = np.full(_FIRST_SLOTS, max_concurrency, dtype=np.int32)
+        self._room: Mask | None = None
+        self._has_room = False
 
     def __len__(self) -> int:
         """Return the number of endpoints that may be picked."""
@@ -83,6 +85,7 @@ class Pool:
             self.active[known] = True
             changed = True
         self.version += changed
+        self._room = None
         return changed
 
     def mask_of(self, destinations: Iterable[str]) -> Mask:
@@ -96,14 +99,23 @@ class Pool:
 
     def with_room(self, candidates: Mask | None = None) -> Mask:
         """Return the mask of those candidates (all, if None) that are active and below their
-        limit."""
-        room: Mask = self.active & (self.in_flight < self.limit)
+        limit. It is not to be changed."""
+        room = self._room
+        if room is None:
+            room = self._room = self.active & (self.in_flight < self.limit)
+            self._has_room = bool(room.any())
         return room if candidates is None else room & candidates
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any endpoint is active and below its limit."""
+        self.with_room()
+        return self._has_room
 
     def lease(self, slot: int) -> Lease:
         """Take capacity for one request at the endpoint in the slot."""
         endpoint = self.endpoint(slot)
-        self.in_flight[slot] += 1
+        self._take(slot)
         return Lease(self, slot, endpoint)
 
     def adopt(self, destination: str) -> Lease:
@@ -124,17 +136,27 @@ class Pool:
             self.version += 1  # there may be more slots now than masks of before have
         return self.lease(slot)
 
+    def _take(self, slot: int) -> None:
+        load = int(self.in_flight[slot]) + 1
+        self.in_flight[slot] = load
+        if load == self.limit[slot]:
+            self._room = None
+
     def _release(self, slot: int) -> None:
-        if self.in_flight[slot] <= 0:
+        load = int(self.in_flight[slot])
+        if load <= 0:
             raise AssertionError("more leases were released than taken")
-        self.in_flight[slot] -= 1
-        self._forget_if_idle(slot)
+        self.in_flight[slot] = load - 1
+        if load == self.limit[slot]:
+            self._room = None
+        if load == 1:
+            self._forget_if_idle(slot)
 
     def _move(self, slot: int, destination: str) -> tuple[int, Endpoint] | None:
         target = self._slot_of.get(destination)
         if target is None:
             return None
-        self.in_flight[target] += 1
+        self._take(target)
         self._release(slot)
         return target, self.endpoint(target)
 
@@ -153,4 +175,5 @@ class Pool:
         self.in_flight = np.concatenate([self.in_flight, np.zeros(slots, dtype=np.int32)])
         more = np.full(slots, self._max_concurrency, dtype=np.int32)
         self.limit = np.concatenate([self.limit, more])
+        self._room = None
         return slots

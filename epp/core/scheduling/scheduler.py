@@ -5,12 +5,14 @@ that it is handed.
 """
 
 import random
-from typing import Protocol
+from typing import Final, Protocol
 
 from epp.core.pool import Mask, Pool
 from epp.core.request import Request
 
 __all__ = ["LeastLoaded", "Scheduler"]
+
+_FEW_SLOTS: Final = 64
 
 
 class Scheduler(Protocol):
@@ -33,10 +35,32 @@ class LeastLoaded:
         self, request: Request | None, pool: Pool, mask: Mask, rng: random.Random
     ) -> int | None:
         """Return the least loaded slot of ``mask``, or None where the mask is empty."""
-        # Methods in C only: numpy's functions in Python take longer than the work on a usual pool.
-        slots = mask.nonzero()[0]
-        if not len(slots):
+        best = _least_of_few(mask, pool) if len(mask) <= _FEW_SLOTS else _least(mask, pool)
+        if not best:
             return None
-        loads = pool.in_flight[slots]
-        best = slots[loads == loads[loads.argmin()]]
-        return int(best[0] if len(best) == 1 else best[int(rng.random() * len(best))])
+        return best[0] if len(best) == 1 else best[int(rng.random() * len(best))]
+
+
+def _least(mask: Mask, pool: Pool) -> list[int]:
+    slots = mask.nonzero()[0]
+    if not len(slots):
+        return []
+    loads = pool.in_flight[slots]
+    least: list[int] = slots[loads == loads.min()].tolist()
+    return least
+
+
+def _least_of_few(mask: Mask, pool: Pool) -> list[int]:
+    """Do the same without numpy, whose functions need many times as long to be called at all, on a
+    processor whose caches hold something else by now, as they do after each sleep."""
+    least: list[int] = []
+    least_load = 0
+    for slot, (is_candidate, load) in enumerate(
+        zip(mask.tolist(), pool.in_flight.tolist(), strict=True)
+    ):
+        if is_candidate:
+            if not least or load < least_load:
+                least, least_load = [slot], load
+            elif load == least_load:
+                least.append(slot)
+    return least
