@@ -9,6 +9,7 @@ chunks one by one and several at a time. README.md beside this file says more.
 import argparse
 import gc
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -52,6 +53,8 @@ _STREAM: Final = Scenario(
     answer="long-stream",
 )
 _CAPTURED: Final = msgspec.structs.replace(_STREAM, name="capture", gateway="relayed")
+_REPLAY: Final = "replay"
+_WORK: Final = (*_WANTED_RATIOS, _STREAM.name, _REPLAY)
 
 
 def main() -> int:
@@ -69,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clients", type=positive, nargs="+", default=list(_CLIENTS), metavar="N",
         help="concurrent clients where requests are measured, each with one request at a time",
+    )  # fmt: skip
+    parser.add_argument(
+        "--work", choices=_WORK, action="append", metavar="NAME",
+        help=f"only this, may be given more than once: {', '.join(_WORK)}",
     )  # fmt: skip
     add_amount(
         parser,
@@ -89,7 +96,8 @@ async def _measure(arguments: argparse.Namespace) -> Comparison:
         async with Supervisor(Path(path)) as supervisor, Relay() as relay:
             stacks = await _start(supervisor, Path(path), envoy, relay)
             others = OtherWork(process.pid for process in supervisor.processes)
-            work = _measure_all(sorted(set(arguments.clients)), stacks, relay, amount)
+            names = arguments.work or _WORK
+            work = _measure_all(names, sorted(set(arguments.clients)), stacks, relay, amount)
             rows = await watched(supervisor, work)
             other_work_share = others.share()
     return Comparison(
@@ -125,22 +133,21 @@ async def _start(supervisor: Supervisor, directory: Path, envoy: Path, relay: Re
 
 
 async def _measure_all(
-    clients: list[int], stacks: Stacks, relay: Relay, amount: Amount
+    names: Collection[str], clients: list[int], stacks: Stacks, relay: Relay, amount: Amount
 ) -> tuple[Row, ...]:
     # What was imported to set up Envoy is a lot to walk through in the middle of a measurement.
     gc.collect()
     gc.freeze()
-    capture = await _capture(stacks, relay)
     rows = [
         await compare_requests(
             scenario, count, stacks, amount, progress, wanted_ratio=_WANTED_RATIOS[scenario.name]
         )
         for scenario in SCENARIOS
-        if scenario.name in _WANTED_RATIOS
+        if scenario.name in _WANTED_RATIOS and scenario.name in names
         for count in clients
     ]
-    rows.append(
-        await compare_requests(
+    if _STREAM.name in names:
+        row = await compare_requests(
             _STREAM,
             _STREAMS,
             stacks,
@@ -149,11 +156,13 @@ async def _measure_all(
             per_chunk=True,
             wanted_ratio=_WANTED_CHUNK_RATIO,
         )
-    )
-    rows += [
-        await compare_replays(capture, count, stacks, amount, progress, wanted_us=wanted_us)
-        for count, wanted_us in _WANTED_REPLAY_US.items()
-    ]
+        rows.append(row)
+    if _REPLAY in names:
+        capture = await _capture(stacks, relay)
+        rows += [
+            await compare_replays(capture, count, stacks, amount, progress, wanted_us=wanted_us)
+            for count, wanted_us in _WANTED_REPLAY_US.items()
+        ]
     return tuple(rows)
 
 

@@ -32,8 +32,8 @@ from epp.gateway.processes import Supervisor
 _WORKERS: Final = 2
 _ROUNDS: Final = 5
 _DURATION_S: Final = 1.0
-_CALLS: Final = 64
-_CONNECTIONS: Final = 8
+_CALLS: Final = 256
+_CONNECTIONS: Final = 16
 _BODY_BYTES: Final = 200
 _CHUNKS: Final = 50
 _SMALL: Final = next(each for each in SCENARIOS if each.name == "small")

@@ -36,7 +36,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     grpc_port: int = 9002
     health_port: int = 9003
     metrics_port: int = 9090
-    transport: TransportName = "grpcio"
+    transport: TransportName = "http2"
     cert_path: Path | None = None
     client_ca_file: Path | None = None
     tls_min_version: TlsVersion = "VersionTLS12"

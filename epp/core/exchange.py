@@ -19,9 +19,10 @@ from typing import Final
 
 import msgspec
 
+from epp.core import exchange_states as states
 from epp.core.answers import error_reply, refusal_reply
 from epp.core.claims import read_claims
-from epp.core.exchange_states import TRANSITIONS, Event, State
+from epp.core.exchange_states import TRANSITIONS, Event
 from epp.core.gate import Admission, Ending, Gate
 from epp.core.headers import QUEUE_WAIT, Headers
 from epp.core.replies import (
@@ -45,7 +46,11 @@ __all__ = ["Exchange", "ExchangeLimits", "ProxyProtocolError"]
 _TIMEOUT_MARGIN_S: Final = 5.0
 _MAX_TIMEOUT_S: Final = 3600.0
 
-
+# Reading a member off its enumeration takes longer than most steps here, on Python 3.11.
+_REQUEST: Final = Phase.REQUEST
+_RESPONSE: Final = Phase.RESPONSE
+_NO_BODY: Final = BodyMode.NONE
+_FULL_DUPLEX: Final = BodyMode.FULL_DUPLEX_STREAMED
 _BUFFERING: Final = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
 
 
@@ -69,42 +74,23 @@ class Exchange:
     stream is over, however it ended; nothing may be called after it.
     """
 
-    __slots__ = (
-        "_admission",
-        "_arrived_s",
-        "_bind",
-        "_body",
-        "_body_bytes",
-        "_body_seen",
-        "_gate",
-        "_headers",
-        "_headers_due",
-        "_held",
-        "_limits",
-        "_request_done",
-        "_request_mode",
-        "_response_bytes",
-        "_response_mode",
-        "_status",
-        "_stream",
-        "_subset",
-        "_trailers_due",
-        "_waited_s",
-        "state",
-    )
+    __slots__ = ("_admission", "_arrived_s", "_bind", "_body", "_body_bytes", "_body_seen",
+                 "_gate", "_headers", "_headers_due", "_held", "_limits", "_request_done",
+                 "_request_mode", "_response_bytes", "_response_mode", "_status", "_stream",
+                 "_subset", "_trailers_due", "_waited_s", "state")  # fmt: skip
 
     def __init__(
         self, stream: ProxyStream, bind: Callable[[Headers], Gate], limits: ExchangeLimits
     ) -> None:
-        self.state = State.NEW
+        self.state = states.NEW
         self._stream = stream
         self._bind = bind
         self._limits = limits
         self._gate: Gate | None = None
         self._headers = Headers([])
         self._subset: frozenset[str] | None = None
-        self._request_mode = BodyMode.FULL_DUPLEX_STREAMED
-        self._response_mode = BodyMode.FULL_DUPLEX_STREAMED
+        self._request_mode = _FULL_DUPLEX
+        self._response_mode = _FULL_DUPLEX
         self._arrived_s = 0.0
         self._headers_due = False
         self._trailers_due = False
@@ -130,9 +116,9 @@ class Exchange:
         self, headers: Headers, subset: frozenset[str] | None, end_of_stream: bool, now: float
     ) -> None:
         """The request's headers; ``subset`` is the gateway's hint, None where it gave none."""
-        if self.state is State.ANSWERED:
+        if self.state is states.ANSWERED:
             return
-        if self.state is not State.NEW:
+        if self.state is not states.NEW:
             raise ProxyProtocolError("request headers came twice or too late")
         self._headers_due = True
         self._begin(headers, subset, now)
@@ -141,47 +127,48 @@ class Exchange:
         elif end_of_stream:
             self._request_done = True
             self._pass(now)
-        elif self._request_mode is BodyMode.FULL_DUPLEX_STREAMED:
-            self._step(Event.BODY_AWAITED)
+        elif self._request_mode is _FULL_DUPLEX:
+            self._step(states.BODY_AWAITED)
         elif self._request_mode in _BUFFERING:
-            self._step(Event.BODY_AWAITED)
+            self._step(states.BODY_AWAITED)
             self._headers_due = False
-            self._stream.send(HeadersReply(Phase.REQUEST))
+            self._stream.send(HeadersReply(_REQUEST))
         else:
             self._admit(now)
 
     def request_body(self, body: bytes, end_of_stream: bool, now: float) -> None:
         """A piece of the request's body, or all of it, as the mode has it."""
-        if self._request_done or self.state is State.ANSWERED:
+        if self._request_done or self.state is states.ANSWERED:
             return  # large bodies can bring the last piece twice
-        if self.state is State.NEW:  # the proxy is configured to skip the headers
+        if self.state is states.NEW:  # the proxy is configured to skip the headers
             self._begin(self._headers, None, now)
-            self._step(Event.BODY_AWAITED)
+            self._step(states.BODY_AWAITED)
         self._request_done = end_of_stream
-        if self.state in (State.RECEIVING, State.WAITING):
+        if self.state in (states.RECEIVING, states.WAITING):
             self._body_bytes += len(body)
             if self._body_bytes > self._limits.max_body_bytes:
                 self._refuse_too_large(now)
                 return
-        if self.state is not State.RECEIVING:
+        if self.state is not states.RECEIVING:
             self._reply_in_turn(*self._body_replies(body, end_of_stream))
             return
         self._body_seen = True
-        self._body.append(body)
-        if end_of_stream or self._request_mode is not BodyMode.FULL_DUPLEX_STREAMED:
+        if body:  # the end often comes by itself, and a body in one piece need not be copied
+            self._body.append(body)
+        if end_of_stream or self._request_mode is not _FULL_DUPLEX:
             self._request_done = end_of_stream or self._request_mode in _BUFFERING
             self._judge(now)
 
     def request_trailers(self, now: float) -> None:
         """The request's trailers, which also end a body that has not ended by itself."""
-        if self.state is State.NEW:  # the proxy is configured to skip headers and body
+        if self.state is states.NEW:  # the proxy is configured to skip headers and body
             self._begin(self._headers, None, now)
-            self._step(Event.BODY_AWAITED)
-        if self.state is State.RECEIVING:
+            self._step(states.BODY_AWAITED)
+        if self.state is states.RECEIVING:
             self._request_done = self._trailers_due = True
             self._judge(now)
-        elif self.state is not State.ANSWERED:
-            self._reply_in_turn(TrailersReply(Phase.REQUEST))
+        elif self.state is not states.ANSWERED:
+            self._reply_in_turn(TrailersReply(_REQUEST))
 
     def response_headers(
         self, status: int, served_by: str | None, end_of_stream: bool, now: float
@@ -190,52 +177,52 @@ class Exchange:
 
         ``served_by`` is the ``ip:port`` that really served, where the proxy tells it.
         """
-        if self.state in (State.ANSWERED, State.COMPLETE):
+        if self.state in states.OVER:
             return
-        if self.state is State.RESPONDING:
+        if self.state is states.RESPONDING:
             raise ProxyProtocolError("response headers came twice")
         self._response_began(now)
         self._status = status
         if served_by is not None and self._admission is not None:
             self._bound_gate().served_by(self._admission, served_by, now)
-        self._stream.send(HeadersReply(Phase.RESPONSE, None, self._response_headers_to_set()))
+        self._stream.send(HeadersReply(_RESPONSE, None, self._response_headers_to_set()))
         if end_of_stream:
             self._response_ended(now)
 
     def response_body(self, body: bytes, end_of_stream: bool, now: float) -> None:
         """A piece of the response's body, which goes on unchanged."""
-        if self.state in (State.ANSWERED, State.COMPLETE):
+        if self.state in states.OVER:
             return
-        if self.state is not State.RESPONDING:
+        if self.state is not states.RESPONDING:
             self._response_began(now)
         self._response_bytes = (self._response_bytes or 0) + len(body)
-        if self._response_mode is not BodyMode.FULL_DUPLEX_STREAMED:
-            self._stream.send(BodyContinue(Phase.RESPONSE))
+        if self._response_mode is not _FULL_DUPLEX:
+            self._stream.send(BodyContinue(_RESPONSE))
         elif len(body) <= MAX_BODY_REPLY_BYTES:
-            self._stream.send(BodyReply(Phase.RESPONSE, body, end_of_stream))
+            self._stream.send(BodyReply(_RESPONSE, body, end_of_stream))
         else:
-            for reply in body_replies(Phase.RESPONSE, body, end_of_stream=end_of_stream):
+            for reply in body_replies(_RESPONSE, body, end_of_stream=end_of_stream):
                 self._stream.send(reply)
         if end_of_stream:
             self._response_ended(now)
 
     def response_trailers(self, now: float) -> None:
         """The response's trailers, with which it ends."""
-        if self.state is State.ANSWERED:
+        if self.state is states.ANSWERED:
             return
-        if self.state not in (State.RESPONDING, State.COMPLETE):
+        if self.state not in (states.RESPONDING, states.COMPLETE):
             self._response_began(now)
-        self._stream.send(TrailersReply(Phase.RESPONSE))
-        if self.state is State.RESPONDING:
+        self._stream.send(TrailersReply(_RESPONSE))
+        if self.state is states.RESPONDING:
             self._response_ended(now)
 
     def closed(self, now: float) -> None:
         """The proxy's stream is over: in good order, reset, or lost. Whatever is held is given
         back."""
-        was_seen_to_its_end = self.state is State.COMPLETE or (
-            self.state is State.RESPONDING and self._response_mode is BodyMode.NONE
+        was_seen_to_its_end = self.state is states.COMPLETE or (
+            self.state is states.RESPONDING and self._response_mode is _NO_BODY
         )
-        self._step(Event.CLOSED)
+        self._step(states.STREAM_CLOSED)
         self._leave("complete" if was_seen_to_its_end else "aborted", now)
         # The stream knows its exchange: without this cycle, both go at once and not with the next
         # garbage collection.
@@ -247,13 +234,13 @@ class Exchange:
 
     def dispatched(self, destination: str, waited_s: float, now: float) -> None:
         """The request has its endpoint, and holds capacity there."""
-        self._step(Event.DISPATCHED)
+        self._step(states.DISPATCHED)
         self._waited_s = waited_s
         self._send_on(destination)
 
     def passed(self, destination: str, now: float) -> None:
         """The request is no inference and goes."""
-        self._step(Event.PASSED)
+        self._step(states.PASSED)
         self._admission = None
         self._send_on(destination)
 
@@ -288,21 +275,21 @@ class Exchange:
             self._subset,
             max_inspected_bytes=self._limits.max_inspected_bytes,
         )
-        self._step(Event.ADMITTED)
+        self._step(states.ADMITTED)
         self._stand_at(self._bound_gate().admit(claims, self, now))
-        if self.state is State.WAITING and self._request_mode is not BodyMode.FULL_DUPLEX_STREAMED:
+        if self.state is states.WAITING and self._request_mode is not _FULL_DUPLEX:
             # Only in full duplex does the proxy wait without a clock of its own.
             self._stream.send(ExtendTimeout(self._timeout_s(now)))
 
     def _pass(self, now: float) -> None:
         """Send a request on that is no inference (it has no body): any endpoint, no wait, no
         lease."""
-        self._step(Event.ADMITTED)
+        self._step(states.ADMITTED)
         self._stand_at(self._bound_gate().pass_by(self._subset, self, now))
 
     def _stand_at(self, admission: Admission | None) -> None:
         """Remember the admission, unless the gate has refused it already."""
-        if self.state is not State.ANSWERED:
+        if self.state is not states.ANSWERED:
             self._admission = admission
 
     def _refuse_too_large(self, now: float) -> None:
@@ -318,31 +305,31 @@ class Exchange:
         told: str | None = destination
         if self._headers_due:
             self._headers_due = False
-            self._stream.send(HeadersReply(Phase.REQUEST, told))
+            self._stream.send(HeadersReply(_REQUEST, told))
             told = None
         if self._body_seen:
             body, self._body = b"".join(self._body), []
-            if self._request_mode is BodyMode.FULL_DUPLEX_STREAMED:
+            if self._request_mode is _FULL_DUPLEX:
                 ends = self._request_done and not self._trailers_due
-                for reply in body_replies(Phase.REQUEST, body, end_of_stream=ends):
+                for reply in body_replies(_REQUEST, body, end_of_stream=ends):
                     self._stream.send(reply)
             else:
-                self._stream.send(BodyContinue(Phase.REQUEST, told))
+                self._stream.send(BodyContinue(_REQUEST, told))
                 told = None
         if self._trailers_due:
-            self._stream.send(TrailersReply(Phase.REQUEST, told))
+            self._stream.send(TrailersReply(_REQUEST, told))
         held, self._held = self._held, []
         for held_reply in held:
             self._stream.send(held_reply)
 
     def _body_replies(self, body: bytes, end_of_stream: bool) -> list[Reply]:
-        if self._request_mode is BodyMode.FULL_DUPLEX_STREAMED:
-            return [*body_replies(Phase.REQUEST, body, end_of_stream=end_of_stream)]
-        return [BodyContinue(Phase.REQUEST)]
+        if self._request_mode is _FULL_DUPLEX:
+            return [*body_replies(_REQUEST, body, end_of_stream=end_of_stream)]
+        return [BodyContinue(_REQUEST)]
 
     def _reply_in_turn(self, *replies: Reply) -> None:
         """Send replies, or keep them while the one before them is still to come."""
-        if self.state is State.WAITING:
+        if self.state is states.WAITING:
             self._held.extend(replies)
         else:
             for reply in replies:
@@ -351,8 +338,8 @@ class Exchange:
     # The response phase
 
     def _response_began(self, now: float) -> None:
-        was_waiting = self.state is State.WAITING
-        self._step(Event.RESPONSE_BEGAN)
+        was_waiting = self.state is states.WAITING
+        self._step(states.RESPONSE_BEGAN)
         if was_waiting:
             self._leave("aborted", now)
         self._body.clear()
@@ -363,13 +350,13 @@ class Exchange:
         return ((QUEUE_WAIT, b"%d" % round(self._waited_s * 1000)),)
 
     def _response_ended(self, now: float) -> None:
-        self._step(Event.RESPONSE_ENDED)
+        self._step(states.RESPONSE_ENDED)
         self._leave("complete", now)
 
     # Ends
 
     def _answer(self, reply: Reply) -> None:
-        self._step(Event.REFUSED)
+        self._step(states.REFUSED)
         self._body.clear()
         self._held.clear()
         self._stream.send(reply)

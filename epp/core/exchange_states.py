@@ -11,7 +11,26 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["TRANSITIONS", "Event", "State"]
+__all__ = [
+    "ADMITTED",
+    "ANSWERED",
+    "BODY_AWAITED",
+    "COMPLETE",
+    "DISPATCHED",
+    "NEW",
+    "OVER",
+    "PASSED",
+    "RECEIVING",
+    "REFUSED",
+    "RESPONDING",
+    "RESPONSE_BEGAN",
+    "RESPONSE_ENDED",
+    "STREAM_CLOSED",
+    "TRANSITIONS",
+    "WAITING",
+    "Event",
+    "State",
+]
 
 
 class State(enum.Enum):
@@ -79,3 +98,22 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
         State.CLOSED: {},
     }
 )
+
+# The same, for those who step through them with every message: reading a member off its
+# enumeration takes longer than most steps, on Python 3.11.
+NEW: Final = State.NEW
+RECEIVING: Final = State.RECEIVING
+WAITING: Final = State.WAITING
+RESPONDING: Final = State.RESPONDING
+COMPLETE: Final = State.COMPLETE
+ANSWERED: Final = State.ANSWERED
+OVER: Final = (State.ANSWERED, State.COMPLETE)
+
+BODY_AWAITED: Final = Event.BODY_AWAITED
+ADMITTED: Final = Event.ADMITTED
+PASSED: Final = Event.PASSED
+DISPATCHED: Final = Event.DISPATCHED
+REFUSED: Final = Event.REFUSED
+RESPONSE_BEGAN: Final = Event.RESPONSE_BEGAN
+RESPONSE_ENDED: Final = Event.RESPONSE_ENDED
+STREAM_CLOSED: Final = Event.CLOSED

@@ -63,7 +63,7 @@ class BodyReply(msgspec.Struct, frozen=True, gc=False):
     """A piece of a body in full duplex mode: these bytes go on to the other side."""
 
     phase: Phase
-    body: bytes
+    body: bytes | memoryview
     end_of_stream: bool
 
 
@@ -105,9 +105,10 @@ def body_replies(phase: Phase, body: bytes, *, end_of_stream: bool) -> list[Body
     if len(body) <= MAX_BODY_REPLY_BYTES:
         return [BodyReply(phase, body, end_of_stream)]
     starts = range(0, len(body), MAX_BODY_REPLY_BYTES)
+    view = memoryview(body)  # whose slices are no copies
     return [
         BodyReply(
-            phase, body[start : start + MAX_BODY_REPLY_BYTES], end_of_stream and start == starts[-1]
+            phase, view[start : start + MAX_BODY_REPLY_BYTES], end_of_stream and start == starts[-1]
         )
         for start in starts
     ]

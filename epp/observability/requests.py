@@ -38,6 +38,7 @@ _RESPONSE_BYTES: Final = tuple(2**k for k in range(0, 25, 2))
 
 _FLOW_LABELS: Final = ("model_name", "target_model_name", "fairness_id", "priority")
 _WAIT_LABELS: Final = ("priority", "outcome", "inference_pool")
+_DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
 _MAX_FLOWS: Final = 1_000
 _OTHER: Final = "other"
 _ABORTED: Final = "aborted"
@@ -99,7 +100,7 @@ class RequestMetrics(Collector):
         wait.total += 1
         wait.duration_s.observe(waited_s)
         flow = self._flow(request.model, request.flow)
-        if outcome is Outcome.DISPATCHED:
+        if outcome is _DISPATCHED:
             flow.requests += 1
             flow.running += 1
             flow.request_bytes.observe(request.body_bytes)

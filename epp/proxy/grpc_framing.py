@@ -72,49 +72,58 @@ class GrpcFault(Exception):
 
 
 class Assembly:
-    """A message that has come in part. ``buffered_bytes`` is what it holds.
+    """A message that has come in part. ``buffered_bytes`` is how much of it, prefix included, is
+    here.
 
-    ``max_message_bytes`` is the longest message as it is sent. It holds no more memory than has
-    arrived, whatever length the prefix announces.
+    ``max_message_bytes`` is the longest message as it is sent. The pieces are kept as they come, so
+    it holds no more memory than has arrived, whatever length the prefix announces, and each byte is
+    copied once into its place.
     """
 
-    __slots__ = ("_buffer", "_max_message_bytes", "_needed_bytes", "is_complete")
+    __slots__ = (
+        "_max_message_bytes",
+        "_missing_bytes",
+        "_parts",
+        "_prefix",
+        "buffered_bytes",
+        "is_complete",
+    )
 
     def __init__(self, max_message_bytes: int):
-        self._buffer = bytearray()
-        self._needed_bytes = PREFIX_BYTES
+        self._prefix = b""
+        self._parts: list[bytes] = []
+        self._missing_bytes = 0
         self._max_message_bytes = max_message_bytes
+        self.buffered_bytes = 0
         self.is_complete = False
-
-    @property
-    def buffered_bytes(self) -> int:
-        """How much of the message, prefix included, is here."""
-        return len(self._buffer)
 
     def add(self, data: bytes, start: int, stop: int) -> int:
         """Take what belongs to this message from ``data[start:stop]``; return where the rest
         starts. Raises GrpcFault for a message that is too long."""
-        buffer = self._buffer
-        if len(buffer) < PREFIX_BYTES:
-            missing = PREFIX_BYTES - len(buffer)
-            buffer += data[start : min(start + missing, stop)]
-            start = min(start + missing, stop)
-            if len(buffer) < PREFIX_BYTES:
-                return start
-            self._needed_bytes = PREFIX_BYTES + check_length(buffer, 0, self._max_message_bytes)
-        end = min(start + self._needed_bytes - len(buffer), stop)
-        buffer += data[start:end]
-        self.is_complete = len(buffer) == self._needed_bytes
-        return end
+        had = start
+        if len(self._prefix) < PREFIX_BYTES:
+            end = min(start + PREFIX_BYTES - len(self._prefix), stop)
+            self._prefix += data[start:end]
+            start = end
+            if len(self._prefix) == PREFIX_BYTES:
+                self._missing_bytes = check_length(self._prefix, 0, self._max_message_bytes)
+        if len(self._prefix) == PREFIX_BYTES:
+            end = min(start + self._missing_bytes, stop)
+            self._parts.append(data[start:end])
+            self._missing_bytes -= end - start
+            self.is_complete = not self._missing_bytes
+            start = end
+        self.buffered_bytes += start - had
+        return start
 
     def payload(self, encoding: bytes) -> bytes:
         """Return the complete message. Raises GrpcFault as :func:`unpack_payload` does."""
-        body = bytes(memoryview(self._buffer)[PREFIX_BYTES:])
-        flag = self._buffer[0]
+        body = b"".join(self._parts)
+        flag = self._prefix[0]
         return unpack_payload(flag, body, encoding, self._max_message_bytes) if flag else body
 
 
-def check_length(data: bytes | bytearray, position: int, max_message_bytes: int) -> int:
+def check_length(data: bytes, position: int, max_message_bytes: int) -> int:
     """Return the length in the prefix at ``position``. Raises GrpcFault if it is too large."""
     length: int = PREFIX_HEAD.unpack_from(data, position)[1]
     if length > max_message_bytes:

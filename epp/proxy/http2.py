@@ -89,10 +89,10 @@ class ServerConnection(ConnectionCalls):
         self._now = self._outbox.now = now
         if self._is_terminated:
             return self.take_events()
-        if self._rest:
-            data = self._rest + data
         try:
-            self._rest = data[self._read_frames(data) :]
+            start = self._finish_frame(data) if self._rest else 0
+            if start < len(data):
+                self._rest = data[self._read_frames(data, start) :]
             if self._thirsty or self._receive_window < self._receive_low:
                 self._give_windows()
             if self._outbox.has_waiting:
@@ -102,9 +102,21 @@ class ServerConnection(ConnectionCalls):
             self._terminate(fault)
         return self.take_events()
 
-    def _read_frames(self, data: bytes) -> int:
+    def _finish_frame(self, data: bytes) -> int:
+        """Handle the frame that was cut off at the end of the last read, if it is complete now;
+        return where the next one starts. The rest of ``data``, which may be large, is not copied.
+        """
+        rest = self._rest
+        missing = len(data)
+        if self._has_preface and len(rest) >= FRAME_HEAD_BYTES:
+            missing = FRAME_HEAD_BYTES + int.from_bytes(rest[:3], "big") - len(rest)
+        together = rest + data[:missing]
+        self._rest = b""
+        self._rest = together[self._read_frames(together, 0) :]
+        return min(missing, len(data))
+
+    def _read_frames(self, data: bytes, position: int) -> int:
         """Handle all frames that are complete; return where the rest starts."""
-        position = 0
         if not self._has_preface:
             position = self._read_preface(data)
             self._has_preface = position > 0

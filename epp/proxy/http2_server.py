@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from epp.clock import monotonic_s
 from epp.core.exchange import Exchange, ProxyProtocolError
-from epp.core.exchange_states import State
+from epp.core.exchange_states import WAITING
 from epp.core.replies import ProxyStream, Reply
 from epp.core.resources import join_host_port
 from epp.errors import UsageError
@@ -382,7 +382,7 @@ class _ExtProcCall(_Call):
 
     def is_over(self) -> bool:
         """Whether it was ended, or the client has gone and awaits nothing."""
-        is_waiting = self._exchange.state is State.WAITING
+        is_waiting = self._exchange.state is WAITING
         return self._was_ended or (self._was_half_closed and not is_waiting)
 
     def closed(self) -> None:

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = frozenset((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT))
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
 _USAGE_ERROR: Final = 2
 _INTERRUPTED: Final = 130
 _FIRST_BACK_OFF_S: Final = 0.2
@@ -166,10 +167,11 @@ class Supervisor:
         try:
             os.setpgid(0, 0)
             _follow_parent(parent)
+            _take_name(child.spec.name)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._previous_mask)
             code = child.spec.main(child.restarts, lambda: _tell(tell_fd))
         except UsageError as error:
-            print(f"epp: {error}", file=sys.stderr)
+            sys.stderr.write(f"epp: {error}\n")  # in one piece: others write there, too
             code = _USAGE_ERROR
         except BaseException:  # this process ends here; nothing must run what is the parent's
             traceback.print_exc()
@@ -246,6 +248,11 @@ def _follow_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:  # it died before this
         os._exit(1)
+
+
+def _take_name(name: str) -> None:
+    """Be found by this name in ``top`` and the like, which show 15 characters."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"epp {name}"[:15].encode(), 0, 0, 0)
 
 
 def _tell(tell_fd: int) -> None:

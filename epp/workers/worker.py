@@ -125,8 +125,8 @@ class Worker:
         try:
             if await self._listen():
                 await self._stop.wait()
-                await self._transport.stop(self._grace_s)
         finally:
+            await self._transport.stop(self._grace_s if self._stop.is_set() else 0.0)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

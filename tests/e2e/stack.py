@@ -50,6 +50,9 @@ __all__ = [
 STEP_S = 0.01
 """How long a model server takes for one token, however many requests run."""
 
+# An Envoy takes one of the machine's inotify instances, of which a user often has 128.
+_MAX_GATEWAYS = 4
+
 # What stands nowhere else in Envoy's bootstrap, to be replaced.
 _DIRECTORY = "/placeholder"
 _PORT, _ADMIN_PORT, _EXT_PROC_PORT = 61_111, 61_112, 61_113
@@ -70,11 +73,23 @@ def model_server(
 class Gateway:
     """A running Envoy."""
 
-    def __init__(self, port: int, admin_port: int, client: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        port: int,
+        admin_port: int,
+        client: aiohttp.ClientSession,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._admin_url = f"http://127.0.0.1:{admin_port}"
         self._client = client
+        self._supervisor = supervisor
+
+    async def stop(self) -> None:
+        """Stop it, if it was started with a supervisor of its own."""
+        if self._supervisor is not None:
+            await self._supervisor.stop()
 
     async def stat(self, name: str) -> int:
         """Return one of Envoy's own counters or gauges."""
@@ -97,7 +112,7 @@ class Stack:
         self.manifests: Manifests
         self.epp: EppProcess | InProcessEpp
         self.client: aiohttp.ClientSession
-        self._gateways: dict[tuple[tuple[str, object], ...], Gateway] = {}
+        self._gateways: dict[tuple[tuple[str, object], ...], Gateway] = {}  # the latest is last
         self._numbers = count(1)
 
     @property
@@ -117,14 +132,20 @@ class Stack:
         return destination(self.servers[number])
 
     async def gateway(self, **options: object) -> Gateway:
-        """Return the Envoy with these GatewayOptions, started if it is not yet there.
+        """Return the Envoy with these GatewayOptions, started if it is not there.
+
+        The one that was longest not asked for is stopped where they become too many.
 
         One option more, ``retries=False``, takes the retry policy out.
         """
         key = tuple(sorted(options.items()))
-        if key not in self._gateways:
-            self._gateways[key] = await self._start_gateway(options)
-        return self._gateways[key]
+        gateway = self._gateways.pop(key, None)
+        if gateway is None:
+            while len(self._gateways) >= _MAX_GATEWAYS:
+                await self._gateways.pop(next(iter(self._gateways))).stop()
+            gateway = await self._start_gateway(options)
+        self._gateways[key] = gateway
+        return gateway
 
     async def metrics(self) -> Metrics:
         """Return what the EPP's metrics say now."""
@@ -207,7 +228,7 @@ class Stack:
         command = envoy_command(_envoy(), config, 1)
         spec = ProcessSpec(name=f"envoy-{number}", command=command, ready=is_ready)
         await supervisor.start([spec])
-        gateway = Gateway(port, admin_port, self.client)
+        gateway = Gateway(port, admin_port, self.client, supervisor)
         pool = len((await self.metrics()).leases())
         await eventually(lambda: gateway.knows(pool))
         return gateway

@@ -118,7 +118,7 @@ async def test_clients_that_come_and_go_leave_nothing_behind(start_stack: StartS
     A request whose client is gone before it was whole never enters, so here outcomes may be fewer.
     """
     stack = await two_servers(start_stack)
-    crowd = Crowd(await stack.gateway(), clients=60, seconds=4.0)
+    crowd = Crowd(await stack.gateway(), clients=60, seconds=2.5)
     await crowd.run(impatient=True)
     await stack.at_rest()
 

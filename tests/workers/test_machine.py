@@ -210,6 +210,6 @@ class LimitsMachine(WorkersMachine):
 
 
 TestWorkers = WorkersMachine.TestCase
-TestWorkers.settings = settings(max_examples=150, stateful_step_count=60)
+TestWorkers.settings = settings(max_examples=80, stateful_step_count=50)
 TestLimits = LimitsMachine.TestCase
-TestLimits.settings = settings(max_examples=60, stateful_step_count=60)
+TestLimits.settings = settings(max_examples=30, stateful_step_count=50)

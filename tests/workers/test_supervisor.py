@@ -120,6 +120,10 @@ async def program(specs: str, stop_timeout_s: float = 10.0) -> AsyncIterator[Pro
             await process.wait()
 
 
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().rstrip()
+
+
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
@@ -205,6 +209,7 @@ async def test_a_second_ctrl_c_does_not_wait() -> None:
 async def test_ctrl_c_at_the_terminal_reaches_the_parent_alone() -> None:
     async with program('obedient("core"), deaf("worker")') as it:
         core, worker = await it.child("core"), await it.child("worker")
+        assert name_of(core) == "epp core"
         groups = {os.getpgid(pid) for pid in (it.process.pid, core, worker)}
         assert groups == {it.process.pid, core, worker}
         assert {os.getsid(pid) for pid in (core, worker)} == {it.process.pid}, "one session"

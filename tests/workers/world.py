@@ -36,11 +36,21 @@ from epp.workers.messages import (
 from epp.workers.remote_gate import RemoteGate
 from epp.workers.tally import Tally
 
-from ..core.support import Clock, CountingRecorder, RecordingGateWaiter
+from ..core.support import Clock, CountingRecorder, RecordingGateWaiter, resources
 
-__all__ = ["CoreProcess", "Request", "WorkerProcess", "World"]
+__all__ = [
+    "GAP_S",
+    "OBJECTIVES",
+    "CoreProcess",
+    "Request",
+    "WorkerProcess",
+    "World",
+    "run_all",
+    "world",
+]
 
 GAP_S = 2.0
+OBJECTIVES = {"urgent": 10, "batch": -10}
 
 
 class Request(RecordingGateWaiter):
@@ -327,3 +337,30 @@ class World:
                 wire.deliver()
                 return True
         return False
+
+
+def world(size: int = 2, *numbers: int, limit: int = 1, **limits: object) -> World:
+    """A world at work: the pool has the endpoints of these numbers, or the one of number 1."""
+    return World(
+        size,
+        resources=resources(numbers or [1], OBJECTIVES),
+        max_concurrency=limit,
+        limits=FlowLimits(**limits),  # type: ignore[arg-type]
+    ).start()
+
+
+def run_all(it: World, *requests: Request) -> list[Request]:
+    """End one after the other as soon as it runs, a second apart; return their order."""
+    left = list(requests)
+    ended: list[Request] = []
+    while left:
+        it.settle()
+        running = [request for request in left if request.is_running]
+        assert running, "nothing runs"
+        for request in running:
+            left.remove(request)
+            ended.append(request)
+            it.advance(1.0)
+            request.worker.leave(request)
+    it.settle()
+    return ended

@@ -13,7 +13,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from epp.core.flow.drain_rate import DrainRate
 from epp.core.flow.limits import FlowLimits
@@ -26,6 +26,7 @@ from epp.core.timers import Timers
 
 __all__ = ["FlowController", "Waiter"]
 
+_DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
 _UNKNOWN_RETRY_S = 5
 _MAX_RETRY_S = 60
 _JITTER = 0.2
@@ -98,7 +99,7 @@ class FlowController:
             self._refuse_newcomer(ticket, Outcome.SHUTTING_DOWN, now)
         elif not self._has_candidates(request):
             self._refuse_newcomer(ticket, Outcome.REJECTED_NO_ENDPOINTS, now)
-        else:
+        elif since_s is not None or not self._dispatch_at_once(ticket, now):
             self._enter(ticket, now)
             self.pump(now)
             if ticket.is_waiting:
@@ -122,8 +123,7 @@ class FlowController:
                 if waited_s > 0:
                     self._drain_rate.dispatched(now)
                 self._leave(ticket, now)
-                self._recorder.wait_ended(ticket.request, Outcome.DISPATCHED, waited_s)
-                ticket.waiter.dispatched(lease, waited_s, now)
+                self._tell_dispatched(ticket, lease, waited_s, now)
         finally:
             self._is_pumping = False
 
@@ -187,21 +187,37 @@ class FlowController:
 
     # The dispatch
 
+    def _dispatch_at_once(self, ticket: Ticket, now: float) -> bool:
+        """Dispatch a newcomer that finds room and nobody waiting, as most do, past the queue."""
+        if self.requests or self._is_pumping or not self._pool.has_room:
+            return False
+        lease = self._place(ticket.request)
+        if lease is None:
+            return False
+        ticket.is_waiting = False
+        self._drain_rate.flows(now)
+        self._tell_dispatched(ticket, lease, 0.0, now)
+        return True
+
     def _place_next(self) -> tuple[Ticket, Lease] | None:
         """Take the lease for the next request that can go, or return None if none can."""
         if not self._pool.has_room:
             return None
-        room = self._pool.with_room()
         for band in self._descending:
             if not band.requests:
                 continue
             for ticket in band.heads():
-                request = ticket.request
-                mask = room if request.subset is None else room & self._subset_mask(request.subset)
-                slot = self._scheduler.pick(request, self._pool, mask, self._rng)
-                if slot is not None:
-                    return ticket, self._pool.lease(slot)
+                lease = self._place(ticket.request)
+                if lease is not None:
+                    return ticket, lease
         return None
+
+    def _place(self, request: Request) -> Lease | None:
+        room = self._pool.with_room()
+        if request.subset is not None:
+            room = room & self._subset_mask(request.subset)
+        slot = self._scheduler.pick(request, self._pool, room, self._rng)
+        return None if slot is None else self._pool.lease(slot)
 
     def _subset_mask(self, subset: frozenset[str]) -> Mask:
         if self._masks_version != self._pool.version:
@@ -319,6 +335,10 @@ class FlowController:
         if not self.requests:
             self._drain_rate.backlog(False, now)
             self.on_empty()
+
+    def _tell_dispatched(self, ticket: Ticket, lease: Lease, waited_s: float, now: float) -> None:
+        self._recorder.wait_ended(ticket.request, _DISPATCHED, waited_s)
+        ticket.waiter.dispatched(lease, waited_s, now)
 
     def _refuse(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         self._leave(ticket, now)

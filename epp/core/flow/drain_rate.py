@@ -35,10 +35,15 @@ class DrainRate:
             return
         if self._backlogged:
             self._advance(now)
-        elif now - self._since_s > _STALE_AFTER_S:
+        else:
+            self.flows(now)
+        self._backlogged = present
+
+    def flows(self, now: float) -> None:
+        """Tell that there is traffic, but nobody has to wait: what was learned stays known."""
+        if now - self._since_s > _STALE_AFTER_S:
             self._count = self._weight_s = 0.0
         self._since_s = now
-        self._backlogged = present
 
     def dispatched(self, now: float) -> None:
         """Count one dispatch of a request that had waited."""

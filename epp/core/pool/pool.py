@@ -41,6 +41,7 @@ class Pool:
         self.active: Mask = np.zeros(_FIRST_SLOTS, dtype=np.bool_)
         self.in_flight: npt.NDArray[np.int32] = np.zeros(_FIRST_SLOTS, dtype=np.int32)
         self.limit: npt.NDArray[np.int32] = np.full(_FIRST_SLOTS, max_concurrency, dtype=np.int32)
+        self._loads = [0] * _FIRST_SLOTS  # as in_flight: one number of an array is slow to get at
         self._room: Mask | None = None
         self._has_room = False
 
@@ -137,17 +138,17 @@ class Pool:
         return self.lease(slot)
 
     def _take(self, slot: int) -> None:
-        load = int(self.in_flight[slot]) + 1
-        self.in_flight[slot] = load
-        if load == self.limit[slot]:
+        load = self._loads[slot] + 1
+        self._loads[slot] = self.in_flight[slot] = load
+        if load == self._max_concurrency:
             self._room = None
 
     def _release(self, slot: int) -> None:
-        load = int(self.in_flight[slot])
+        load = self._loads[slot]
         if load <= 0:
             raise AssertionError("more leases were released than taken")
-        self.in_flight[slot] = load - 1
-        if load == self.limit[slot]:
+        self._loads[slot] = self.in_flight[slot] = load - 1
+        if load == self._max_concurrency:
             self._room = None
         if load == 1:
             self._forget_if_idle(slot)
@@ -171,6 +172,7 @@ class Pool:
         except ValueError:
             slots = len(self._endpoints)
         self._endpoints.extend([None] * slots)
+        self._loads.extend([0] * slots)
         self.active = np.concatenate([self.active, np.zeros(slots, dtype=np.bool_)])
         self.in_flight = np.concatenate([self.in_flight, np.zeros(slots, dtype=np.int32)])
         more = np.full(slots, self._max_concurrency, dtype=np.int32)
