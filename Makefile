@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+FUZZ_SECONDS ?= 600
 UV_VERSION := 0.13.9
 
 VENV := .venv
@@ -17,10 +18,10 @@ COMPILE := env -u UV_FIND_LINKS $(UV)/bin/uv --no-config pip compile --quiet --u
 	--custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check lint types layers format protos lock bench clean
+.PHONY: help setup up test test-grpcio fuzz check lint types layers format protos lock bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## Install the locked requirements and epp itself into .venv
 
@@ -30,7 +31,15 @@ up: $(READY) ## Run the local gateway: Envoy, the endpoint picker and simulated 
 test: $(READY) ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: lint types layers test ## Run all that a change must pass
+test-grpcio: $(READY) ## Run the end-to-end tests over grpcio: test runs them over our own HTTP/2
+	@EPP_TEST_TRANSPORT=grpcio $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+# It is one test, which takes longer than pytest's own limit for a test that hangs.
+fuzz: $(READY) ## Feed HTTP/2 with changed captures for 10 minutes: FUZZ_SECONDS=60 for one
+	@EPP_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/proxy/http2/test_fuzz.py -k mutated -s \
+		-o faulthandler_timeout=0 $(ARGS)
+
+check: lint types layers test test-grpcio ## Run all that a change must pass
 
 lint: $(READY) ## Check style and formatting
 	@$(BIN)/ruff check .

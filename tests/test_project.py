@@ -110,7 +110,7 @@ def test_epp_tells_its_version_and_its_commands() -> None:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):.*## ", read("Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):.*## ", read("Makefile"), re.MULTILINE))
 
 
 def test_every_make_target_is_explained_and_phony() -> None:
@@ -119,12 +119,12 @@ def test_every_make_target_is_explained_and_phony() -> None:
     listed = subprocess.run(
         ["make", "--no-print-directory"], check=True, capture_output=True, text=True, cwd=_PROJECT
     ).stdout
-    assert set(re.findall(r"^make ([a-z]+) ", listed, re.MULTILINE)) == make_targets()
+    assert set(re.findall(r"^make ([a-z-]+) ", listed, re.MULTILINE)) == make_targets()
 
 
 @pytest.mark.parametrize("name", [".ci/run", "README.md"])
 def test_the_make_targets_that_others_name_exist(name: str) -> None:
-    named = set(re.findall(r"(?:^|`|step [a-z-]+ |\$ )make ([a-z]+)", read(name), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`|step [a-z-]+ |\$ )make ([a-z-]+)", read(name), re.MULTILINE))
     assert "test" in named
     assert named <= make_targets()
 

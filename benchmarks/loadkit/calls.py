@@ -17,7 +17,7 @@ from typing import Final, cast
 
 import msgspec
 
-from epp.proxy.http2_frames import (
+from epp.proxy.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,

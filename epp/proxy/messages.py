@@ -155,7 +155,7 @@ def encode(reply: Reply) -> bytes:
         return body_message(reply.phase, reply.body, end_of_stream=reply.end_of_stream)
     if isinstance(reply, HeadersReply):
         if reply.phase is Phase.REQUEST:
-            return _request_headers(reply.destination)
+            return _request_headers(reply.destination, reply.remove_headers)
         return _response_headers(reply.set_headers)
     if isinstance(reply, BodyContinue):
         return _body_continue(reply.phase, reply.destination)
@@ -167,13 +167,14 @@ def encode(reply: Reply) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _request_headers(destination: str | None) -> bytes:
+def _request_headers(destination: str | None, removed: tuple[bytes, ...]) -> bytes:
     message = ext_proc_pb2.ProcessingResponse()
     mutation = message.request_headers.response.header_mutation
     # Envoy removes before it sets, so the destination that a client sent is gone and ours stays.
     mutation.remove_headers.extend(
         name for name in CONTROL_HEADERS if destination is None or name != DESTINATION
     )
+    mutation.remove_headers.extend(removed)
     _name_destination(message, mutation, destination)
     return message.SerializeToString()
 

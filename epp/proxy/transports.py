@@ -9,7 +9,7 @@ from epp.core.replies import ProxyStream
 from epp.errors import UsageError
 from epp.proxy.grpc_server import GrpcServer
 from epp.proxy.health import Health
-from epp.proxy.http2_server import Http2Server
+from epp.proxy.http2.server import Http2Server
 from epp.proxy.tls import Refusal, ServerTls
 from epp.proxy.transport import SharedPort, Transport
 

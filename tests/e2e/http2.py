@@ -31,6 +31,7 @@ class Http2Stream:
         self.id = stream_id
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.trailers: dict[str, str] = {}
         self.body = bytearray()
         self.ended = False
         self.was_reset = False
@@ -187,6 +188,8 @@ class Http2:
             stream = self._streams[event.stream_id]
             stream.headers = dict(event.headers)
             stream.status = int(stream.headers[":status"])
+        elif isinstance(event, h2.events.TrailersReceived):
+            self._streams[event.stream_id].trailers = dict(event.headers)
         elif isinstance(event, h2.events.StreamEnded):
             self._streams[event.stream_id].ended = True
         elif isinstance(event, h2.events.StreamReset):

@@ -5,7 +5,9 @@ process of its own (``epp serve``), or a :class:`epp.service.Service` in this on
 must look inside. Any number of Envoys, each configured its own way, share one EPP.
 """
 
+import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
@@ -91,6 +93,13 @@ class Gateway:
         if self._supervisor is not None:
             await self._supervisor.stop()
 
+    async def kill(self) -> None:
+        """Kill it: its connections break."""
+        assert self._supervisor is not None
+        for process in self._supervisor.processes:
+            process.signal(signal.SIGKILL)
+            await asyncio.wait({process.exit})
+
     async def stat(self, name: str) -> int:
         """Return one of Envoy's own counters or gauges."""
         async with self._client.get(f"{self._admin_url}/stats?filter=^{name}$") as response:
@@ -136,7 +145,8 @@ class Stack:
 
         The one that was longest not asked for is stopped where they become too many.
 
-        One option more, ``retries=False``, takes the retry policy out.
+        Two options more: ``retries=False`` takes the retry policy out, ``concurrency`` is how many
+        worker threads Envoy has.
         """
         key = tuple(sorted(options.items()))
         gateway = self._gateways.pop(key, None)
@@ -214,7 +224,9 @@ class Stack:
             str(_ADMIN_PORT): str(admin_port),
             str(_EXT_PROC_PORT): str(self.epp.ext_proc_port),
         }
-        text = _envoy_configuration(tuple(options.items()))
+        chosen = dict(options)
+        concurrency = int(str(chosen.pop("concurrency", 1)))
+        text = _envoy_configuration(tuple(chosen.items()))
         for placeholder, value in values.items():
             text = text.replace(placeholder, value)
         config = self.directory / f"envoy-{number}.json"
@@ -225,7 +237,7 @@ class Stack:
         async def is_ready() -> bool:
             return await is_up() and await listens()
 
-        command = envoy_command(_envoy(), config, 1)
+        command = envoy_command(_envoy(), config, concurrency)
         spec = ProcessSpec(name=f"envoy-{number}", command=command, ready=is_ready)
         await supervisor.start([spec])
         gateway = Gateway(port, admin_port, self.client, supervisor)

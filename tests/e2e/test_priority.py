@@ -63,9 +63,17 @@ async def test_twenty_urgent_requests_overtake_sixty_queued_batch_requests(
     for byte.
     """
     gateway = await stack.gateway(response_body_mode=mode)
+    await urgent_requests_overtake(stack, gateway, reference, protocol)
+
+
+async def urgent_requests_overtake(
+    stack: Stack, gateway: Gateway, reference: ModelServer, protocol: str
+) -> None:
+    """See the test; ``stack`` has six slots, whatever its EPP is made of."""
     before = await stack.metrics()
+    suffix = f"{protocol}-{gateway.port}"
     batch, urgent = (
-        {(name := f"{kind}-{protocol}-{mode}-{n}"): request_of(name, n) for n in range(count)}
+        {(name := f"{kind}-{suffix}-{n}"): request_of(name, n) for n in range(count)}
         for kind, count in (("batch", BATCH), ("urgent", URGENT))
     )
     async with AsyncExitStack() as exits:

@@ -10,7 +10,7 @@ from epp.core.exchange import Exchange
 from epp.core.replies import ProxyStream
 from epp.proxy.grpc_server import GrpcServer
 from epp.proxy.health import Health
-from epp.proxy.http2_server import Http2Server
+from epp.proxy.http2.server import Http2Server
 
 from ..core.support import Harness
 from .ext_proc_peer import Proxy, Stream, body, destination_of, headers, until
@@ -31,10 +31,17 @@ class LiveHarness(Harness):
 class Served:
     """A server of the core with two endpoints that take one request each, and a proxy."""
 
-    def __init__(self, harness: LiveHarness, server: GrpcServer | Http2Server, proxy: Proxy):
+    def __init__(
+        self,
+        harness: LiveHarness,
+        server: GrpcServer | Http2Server,
+        proxy: Proxy,
+        health: Health,
+    ):
         self.harness = harness
         self.server = server
         self.proxy = proxy
+        self.health = health
 
     @property
     def flow_requests(self) -> int:
@@ -69,6 +76,8 @@ class Served:
 @pytest.fixture(params=["grpcio", "http2"])
 async def ext_proc(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     harness = LiveHarness((1, 2), objectives={"urgent": 10})
+    health = Health()
+    await health.start()
 
     def new_exchange(stream: ProxyStream) -> Exchange:
         return Exchange(stream, lambda headers: harness.router, harness.exchange_limits)
@@ -76,12 +85,12 @@ async def ext_proc(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     server: GrpcServer | Http2Server
     if request.param == "grpcio":
         server = GrpcServer(
-            new_exchange, health=Health(), now=monotonic_s, max_body_bytes=MAX_BODY_BYTES
+            new_exchange, health=health, now=monotonic_s, max_body_bytes=MAX_BODY_BYTES
         )
     else:
-        server = Http2Server(new_exchange, health=Health(), max_body_bytes=MAX_BODY_BYTES)
+        server = Http2Server(new_exchange, health=health, max_body_bytes=MAX_BODY_BYTES)
     await server.start("127.0.0.1", 0)
     proxy = Proxy(server.port)
-    yield Served(harness, server, proxy)
+    yield Served(harness, server, proxy, health)
     await proxy.channel.close()
     await server.stop(0)

@@ -1,7 +1,7 @@
 """A proxy that speaks ext_proc: streams, and the messages that it sends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 from google.protobuf.struct_pb2 import Struct
@@ -13,6 +13,7 @@ from epp.proxy.wire import ext_proc_pb2
 __all__ = [
     "DESTINATION",
     "DUPLEX",
+    "PATIENCE_S",
     "Message",
     "Proxy",
     "Reply",
@@ -37,9 +38,11 @@ Reply = ext_proc_pb2.ProcessingResponse
 class Proxy:
     """The proxy's end: one channel, a stream per HTTP request."""
 
-    def __init__(self, port: int) -> None:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+    def __init__(self, port: int, options: Sequence[tuple[str, int]] = ()) -> None:
+        unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self.channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", options=[*unlimited, *options]
+        )
 
     def stream(self) -> "Stream":
         return Stream(self.channel.stream_stream(f"/{EXT_PROC_SERVICE}/Process")())

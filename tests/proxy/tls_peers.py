@@ -16,7 +16,7 @@ from epp.core.exchange import Exchange
 from epp.core.replies import ProxyStream
 from epp.proxy.grpc_server import GrpcServer
 from epp.proxy.health import Health
-from epp.proxy.http2_server import Http2Server
+from epp.proxy.http2.server import Http2Server
 from epp.proxy.tls import Refusal, ServerTls
 
 PATIENCE_S = 15.0

@@ -8,7 +8,7 @@ import h2.events
 import h2.exceptions
 from hypothesis import strategies as st
 
-from epp.proxy.http2_events import CallReset, CallStarted, HalfClosed, Message
+from epp.proxy.http2.events import CallReset, CallStarted, HalfClosed, Message
 from tests.proxy.http2.support import (
     ACK,
     CONTINUATION,

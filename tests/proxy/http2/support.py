@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from hpack import Decoder, Encoder
 
-from epp.proxy.http2 import ServerConnection
-from epp.proxy.http2_events import CallStarted, Event, Message
-from epp.proxy.http2_limits import ConnectionSettings, Limit
+from epp.proxy.http2.connection import ServerConnection
+from epp.proxy.http2.events import CallStarted, Event, Message
+from epp.proxy.http2.limits import ConnectionSettings, Limit
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.proxy.grpc_framing import GrpcStatus, percent_encode
-from epp.proxy.http2_events import CallReset, CallStarted, Message
-from epp.proxy.http2_limits import Limit
+from epp.proxy.http2.events import CallReset, CallStarted, Message
+from epp.proxy.http2.grpc_framing import GrpcStatus, percent_encode
+from epp.proxy.http2.limits import Limit
 from tests.proxy.http2.support import (
     CHECK,
     DATA,

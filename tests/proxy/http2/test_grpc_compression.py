@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from epp.proxy.grpc_framing import GrpcStatus
+from epp.proxy.http2.grpc_framing import GrpcStatus
 from tests.proxy.http2.support import (
     HEADERS,
     RST_STREAM,

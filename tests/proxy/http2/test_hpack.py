@@ -5,8 +5,8 @@ from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.proxy import hpack_cache
-from epp.proxy.hpack_cache import (
+from epp.proxy.http2 import hpack_cache
+from epp.proxy.http2.hpack_cache import (
     CompressionFault,
     Field,
     FieldDecoder,

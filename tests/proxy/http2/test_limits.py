@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from epp.proxy.http2 import ServerConnection
-from epp.proxy.http2_frames import ErrorCode
-from epp.proxy.http2_limits import Allowance, ConnectionSettings, Limit
+from epp.proxy.http2.connection import ServerConnection
+from epp.proxy.http2.frames import ErrorCode
+from epp.proxy.http2.limits import Allowance, ConnectionSettings, Limit
 from tests.proxy.http2.support import (
     ACK,
     CONTINUATION,
@@ -243,6 +243,30 @@ def test_a_header_list_at_the_limit_is_accepted() -> None:
         peer = Peer(max_header_list_bytes=4_000)
         events = peer.send(peer.headers(1, [*request_fields(), ("x-l", "v" * length)]))
         assert event_names(events) == ([name] if name else [])
+
+
+def test_long_header_lists_without_end_are_a_flood() -> None:
+    """Each is within the limit, and new: it takes the decoder milliseconds."""
+    peer = Peer(useless_burst=200)
+
+    def opening(n: int) -> bytes:
+        fields = [*request_fields(), ("x-long", f"{n:05}" + "v" * 15_000)]
+        return peer.headers(2 * n - 1, fields)
+
+    assert send_until_closed(peer, opening, 100) < 16
+    assert peer.counters == {Limit.HEADER_FLOOD: 1}
+
+
+def test_long_header_lists_of_calls_that_are_served_are_no_flood() -> None:
+    peer = Peer(useless_burst=50)
+    for n in range(1, 101):
+        stream_id = 2 * n - 1
+        fields = [*request_fields(), ("x-long", f"{n:05}" + "v" * 5_000)]
+        assert peer.send(peer.headers(stream_id, fields), data(stream_id, grpc(b"message")))
+        peer.connection.send_message(stream_id, b"reply")
+        peer.connection.end_call(stream_id)
+        peer.receive()
+    assert not peer.is_closed
 
 
 def test_a_header_bomb_closes_the_connection() -> None:

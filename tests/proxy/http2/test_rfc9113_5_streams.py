@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from epp.proxy.http2_events import CallReset, ConnectionTerminated
+from epp.proxy.http2.events import CallReset, ConnectionTerminated
 from tests.proxy.http2.support import (
     CANCEL,
     CONTINUATION,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from epp.proxy.http2_events import CallReset
+from epp.proxy.http2.events import CallReset
 from tests.proxy.http2.support import (
     CANCEL,
     CONTINUATION,

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from epp.proxy.http2_events import PeerGoaway
+from epp.proxy.http2.events import PeerGoaway
 from tests.proxy.http2.support import (
     ACK,
     CONTINUATION,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from epp.proxy.http2_events import CallStarted
+from epp.proxy.http2.events import CallStarted
 from tests.proxy.http2.support import (
     CONTINUATION,
     DATA,

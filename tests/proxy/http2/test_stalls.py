@@ -2,8 +2,8 @@
 
 import pytest
 
-from epp.proxy.http2_events import CallReset
-from epp.proxy.http2_limits import Limit
+from epp.proxy.http2.events import CallReset
+from epp.proxy.http2.limits import Limit
 from tests.proxy.http2.support import (
     DATA,
     ENHANCE_YOUR_CALM,

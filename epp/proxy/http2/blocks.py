@@ -4,8 +4,7 @@ from typing import Final
 
 import msgspec
 
-from epp.proxy.hpack_cache import CompressionFault, FieldDecoder, FieldSection, SectionTooLarge
-from epp.proxy.http2_frames import (
+from epp.proxy.http2.frames import (
     END_HEADERS,
     END_STREAM,
     MAX_STREAM_ID,
@@ -13,7 +12,13 @@ from epp.proxy.http2_frames import (
     PRIORITY_FLAG,
     ErrorCode,
 )
-from epp.proxy.http2_limits import ConnectionFault, Limit
+from epp.proxy.http2.hpack_cache import (
+    CompressionFault,
+    FieldDecoder,
+    FieldSection,
+    SectionTooLarge,
+)
+from epp.proxy.http2.limits import ConnectionFault, Limit
 
 __all__ = ["FieldBlocks", "Headers", "without_padding"]
 

@@ -1,24 +1,24 @@
 """The application's side of a connection: what it sends on its calls, and how they end.
 
-The sending half of :class:`epp.proxy.http2.ServerConnection`.
+The sending half of :class:`epp.proxy.http2.connection.ServerConnection`.
 """
 
 from typing import Final
 
-from epp.proxy.grpc_framing import GrpcFault, GrpcStatus
-from epp.proxy.http2_control import ConnectionControl
-from epp.proxy.http2_events import CallReset
-from epp.proxy.http2_frames import DATA, END_HEADERS, END_STREAM, ErrorCode, frame, reset_frame
-from epp.proxy.http2_limits import Limit
-from epp.proxy.http2_requests import Refusal
-from epp.proxy.http2_responses import (
+from epp.proxy.http2.control import ConnectionControl
+from epp.proxy.http2.events import CallReset
+from epp.proxy.http2.frames import DATA, END_HEADERS, END_STREAM, ErrorCode, frame, reset_frame
+from epp.proxy.http2.grpc_framing import GrpcFault, GrpcStatus
+from epp.proxy.http2.limits import Limit, StreamFault
+from epp.proxy.http2.requests import Refusal
+from epp.proxy.http2.responses import (
     RESPONSE_BLOCK,
     refusal_block,
     refusal_body,
     trailers_block,
     trailers_only_block,
 )
-from epp.proxy.http2_streams import Stream
+from epp.proxy.http2.streams import Stream
 
 __all__ = ["ConnectionCalls"]
 
@@ -125,6 +125,16 @@ class ConnectionCalls(ConnectionControl):
         ended, outbox.ended = outbox.ended, []
         for stream in ended:
             self._finish(stream)
+
+    def _check_admission(self, stream_id: int) -> None:
+        """Refuse a stream that may be tried again elsewhere or later (sections 5.1.2 and 6.8)."""
+        if len(self._streams) >= self._settings.max_concurrent_streams:
+            limit = Limit.CONCURRENT_STREAMS
+        elif stream_id > self._goaway_id:
+            limit = Limit.GOAWAY
+        else:
+            return
+        raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM, limit.value, limit)
 
     def _refuse(self, stream: Stream, refusal: Refusal) -> None:
         """Answer what is no call that is served here."""

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from epp.proxy.hpack_cache import Field
+from epp.proxy.http2.hpack_cache import Field
 
 __all__ = [
     "CallReset",

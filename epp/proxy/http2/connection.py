@@ -25,19 +25,10 @@ priorities are not used.
 from collections.abc import Callable, MutableMapping
 from typing import Final, TypeAlias
 
-from epp.proxy.grpc_framing import (
-    PREFIX_BYTES,
-    PREFIX_HEAD,
-    Assembly,
-    GrpcFault,
-    GrpcStatus,
-    check_length,
-    unpack_payload,
-)
-from epp.proxy.http2_blocks import FieldBlocks, Headers, without_padding
-from epp.proxy.http2_calls import ConnectionCalls
-from epp.proxy.http2_events import CallReset, CallStarted, Event, HalfClosed, Message
-from epp.proxy.http2_frames import (
+from epp.proxy.http2.blocks import FieldBlocks, Headers, without_padding
+from epp.proxy.http2.calls import ConnectionCalls
+from epp.proxy.http2.events import CallReset, CallStarted, Event, HalfClosed, Message
+from epp.proxy.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -57,14 +48,25 @@ from epp.proxy.http2_frames import (
     WINDOW_UPDATE,
     ErrorCode,
 )
-from epp.proxy.http2_limits import ConnectionFault, ConnectionSettings, Limit, StreamFault
-from epp.proxy.http2_requests import Malformed, Opening, Refusal, check_trailers, read_request
-from epp.proxy.http2_responses import BAD_REQUEST_BLOCK
-from epp.proxy.http2_streams import Stream
+from epp.proxy.http2.grpc_framing import (
+    PREFIX_BYTES,
+    PREFIX_HEAD,
+    Assembly,
+    GrpcFault,
+    GrpcStatus,
+    check_length,
+    unpack_payload,
+)
+from epp.proxy.http2.limits import ConnectionFault, ConnectionSettings, Limit, StreamFault
+from epp.proxy.http2.requests import Malformed, Opening, Refusal, check_trailers, read_request
+from epp.proxy.http2.responses import BAD_REQUEST_BLOCK
+from epp.proxy.http2.streams import Stream
 
 __all__ = ["ServerConnection"]
 
 _TINY_BYTES: Final = 64
+_SECTION_BYTES_PER_TOKEN: Final = 1_024
+"""A section costs up to 0.3 ms per KB to decode; a proxy's own headers are smaller than that."""
 
 
 class ServerConnection(ConnectionCalls):
@@ -179,6 +181,9 @@ class ServerConnection(ConnectionCalls):
 
     def _on_section(self, headers: Headers) -> None:
         """A request, trailers, or a mistake (sections 5.1 and 8.1)."""
+        tokens = headers.section.size_bytes // _SECTION_BYTES_PER_TOKEN
+        if tokens:
+            self._spend(Limit.HEADER_FLOOD, tokens)
         stream_id = headers.stream_id
         stream = self._streams.get(stream_id)
         if stream is not None:
@@ -233,16 +238,6 @@ class ServerConnection(ConnectionCalls):
         )
         if has_end:
             self._half_close(stream)
-
-    def _check_admission(self, stream_id: int) -> None:
-        """Refuse a stream that may be tried again elsewhere or later (sections 5.1.2 and 6.8)."""
-        if len(self._streams) >= self._settings.max_concurrent_streams:
-            limit = Limit.CONCURRENT_STREAMS
-        elif stream_id > self._goaway_id:
-            limit = Limit.GOAWAY
-        else:
-            return
-        raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM, limit.value, limit)
 
     def _on_trailers(self, stream: Stream, headers: Headers) -> None:
         """A second section on a stream (section 8.1)."""

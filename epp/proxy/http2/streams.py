@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from epp.proxy.grpc_framing import IDENTITY, Assembly
+from epp.proxy.http2.grpc_framing import IDENTITY, Assembly
 
 __all__ = ["PastStreams", "Stream"]
 

@@ -11,9 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final
 
-from epp.proxy.grpc_framing import PREFIX_BYTES, PREFIX_HEAD
-from epp.proxy.hpack_cache import TABLE_SIZE_ZERO
-from epp.proxy.http2_frames import (
+from epp.proxy.http2.frames import (
     DATA,
     DEFAULT_MAX_FRAME_BYTES,
     DEFAULT_WINDOW_BYTES,
@@ -23,7 +21,9 @@ from epp.proxy.http2_frames import (
     MAX_WINDOW_BYTES,
     frame,
 )
-from epp.proxy.http2_streams import Stream
+from epp.proxy.http2.grpc_framing import PREFIX_BYTES, PREFIX_HEAD
+from epp.proxy.http2.hpack_cache import TABLE_SIZE_ZERO
+from epp.proxy.http2.streams import Stream
 
 __all__ = ["Outbox"]
 

@@ -1,8 +1,9 @@
 """What a peer may ask of one connection, and how it is noticed that it asks too much.
 
 Most of the frames that cost work without doing any are harmless one by one: a ping, a settings
-frame, a reset. They are paid for out of an :class:`Allowance`, which fills with time and with the
-useful work that the peer gives, so a busy proxy never notices it and an idle flood soon does.
+frame, a reset, a long header list. They are paid for out of an :class:`Allowance`, which fills with
+time and with the useful work that the peer gives, so a busy proxy never notices it and an idle
+flood soon does.
 """
 
 import enum
@@ -10,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from epp.proxy.http2_frames import (
+from epp.proxy.http2.frames import (
     DEFAULT_MAX_FRAME_BYTES,
     DEFAULT_WINDOW_BYTES,
     MAX_FRAME_BYTES,
@@ -30,6 +31,7 @@ class Limit(enum.Enum):
     GOAWAY = "goaway"
     HEADER_LIST = "header_list"
     HEADER_BOMB = "header_bomb"
+    HEADER_FLOOD = "header_flood"
     CONTINUATION_FLOOD = "continuation_flood"
     RAPID_RESET = "rapid_reset"
     SETTINGS_FLOOD = "settings_flood"

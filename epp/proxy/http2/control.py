@@ -1,22 +1,22 @@
 """A connection as a whole: its limits, its end, and the frames that are about it.
 
-The half of :class:`epp.proxy.http2.ServerConnection` that knows nothing of requests: settings,
-pings, windows, resets, the graceful end and the sudden one, and what is to be done when time
-passes.
+The half of :class:`epp.proxy.http2.connection.ServerConnection` that knows nothing of requests:
+settings, pings, windows, resets, the graceful end and the sudden one, and what is to be done when
+time passes.
 """
 
 import struct
 from collections.abc import MutableMapping
 from typing import Final
 
-from epp.proxy.http2_events import (
+from epp.proxy.http2.events import (
     CallReset,
     ConnectionTerminated,
     Event,
     PeerGoaway,
     Writable,
 )
-from epp.proxy.http2_frames import (
+from epp.proxy.http2.frames import (
     ACK,
     DEFAULT_MAX_FRAME_BYTES,
     DEFAULT_WINDOW_BYTES,
@@ -33,15 +33,15 @@ from epp.proxy.http2_frames import (
     settings_frame,
     window_update_frame,
 )
-from epp.proxy.http2_limits import (
+from epp.proxy.http2.limits import (
     Allowance,
     ConnectionFault,
     ConnectionSettings,
     Limit,
     StreamFault,
 )
-from epp.proxy.http2_send import Outbox
-from epp.proxy.http2_streams import PastStreams, Stream
+from epp.proxy.http2.outbox import Outbox
+from epp.proxy.http2.streams import PastStreams, Stream
 
 __all__ = ["ConnectionControl"]
 

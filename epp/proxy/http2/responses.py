@@ -3,9 +3,9 @@
 from functools import lru_cache
 from typing import Final
 
-from epp.proxy.grpc_framing import GrpcStatus, percent_encode
-from epp.proxy.hpack_cache import encode_block
-from epp.proxy.http2_requests import Refusal
+from epp.proxy.http2.grpc_framing import GrpcStatus, percent_encode
+from epp.proxy.http2.hpack_cache import encode_block
+from epp.proxy.http2.requests import Refusal
 
 __all__ = [
     "BAD_REQUEST_BLOCK",

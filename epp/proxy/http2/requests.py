@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from epp.proxy.grpc_framing import (
+from epp.proxy.http2.grpc_framing import (
     ACCEPTED_ENCODINGS,
     GZIP,
     IDENTITY,
@@ -16,7 +16,7 @@ from epp.proxy.grpc_framing import (
     GrpcStatus,
     parse_timeout,
 )
-from epp.proxy.hpack_cache import Field, FieldSection
+from epp.proxy.http2.hpack_cache import Field, FieldSection
 
 __all__ = ["Malformed", "Opening", "Reading", "Refusal", "check_trailers", "read_request"]
 
