@@ -1,20 +1,29 @@
 """What an incoming request says of itself, before anything is made of it."""
 
+import hashlib
 import math
+from typing import Final
 
 import msgspec
 
-from epp.core.headers import FAIRNESS_ID, OBJECTIVE, WAIT_LIMIT, Headers
+from epp.core.claim_sources import DefaultHeaders, FairnessSource, FromHeader, FromJwt
+from epp.core.headers import FAIRNESS_ID, OBJECTIVE, SLO_TTFT, WAIT_LIMIT, Headers
 from epp.core.parsing import inspect_body
 
-__all__ = ["RequestClaims", "read_claims"]
+__all__ = ["ClaimsOptions", "ClaimsReader", "RequestClaims"]
+
+_MAX_NAME_BYTES: Final = 256
+_MOST_UTF8_BYTES: Final = 4
 
 
 class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """The claims of headers, gateway's hint and body; empty or None where there is none.
 
-    ``wait_limit_s`` is in seconds; ``subset`` holds the ``ip:port`` that may be picked. Array-like,
-    since claims travel from worker processes to the core.
+    ``wait_limit_s`` and ``slo_ttft_s``, the goal for the time to first token, are in seconds;
+    ``subset`` holds the ``ip:port`` that may be picked. ``prompt_tokens`` is estimated,
+    ``max_output_tokens`` what the body allows. Names of more than 256 bytes are replaced by
+    ``sha256-`` and the first 32 hexadecimal digits of their hash, so those that differ still do.
+    Array-like, since claims travel from worker processes to the core.
     """
 
     id: str = ""
@@ -24,38 +33,111 @@ class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     subset: frozenset[str] | None = None
     model: str = ""
     body_bytes: int = 0
+    prompt_tokens: int = 0
+    max_output_tokens: int | None = None
+    slo_ttft_s: float | None = None
 
 
-def read_claims(
-    headers: Headers, body: bytes, subset: frozenset[str] | None, *, max_inspected_bytes: int
-) -> RequestClaims:
-    """Read the claims; what is missing or malformed is left at its default."""
-    facts = inspect_body(
-        body,
-        headers.get(b"content-encoding") or b"",
-        max_inspected_bytes=max_inspected_bytes,
-    )
-    return RequestClaims(
-        id=_text(headers.get(b"x-request-id")),
-        objective=_text(headers.first_of(OBJECTIVE)),
-        fairness_id=_text(headers.first_of(FAIRNESS_ID)),
-        wait_limit_s=_wait_limit_s(headers.get(WAIT_LIMIT)),
-        subset=subset,
-        model=facts.model,
-        body_bytes=len(body),
-    )
+class ClaimsOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a request is believed.
+
+    ``fairness_id`` lists where the fairness id comes from: the first source that has one counts,
+    and without any all requests of a priority are one flow. Each ``trust_…`` says whether the
+    headers are heeded by which anyone in front of the gateway can claim something, if the gateway
+    lets them pass: the objective, the fairness id (the default headers alone), the time in the
+    queue, the goal for the first token. Heeded or not, they never go on to the model server.
+    """
+
+    fairness_id: tuple[FairnessSource, ...] = (DefaultHeaders(),)
+    trust_objective: bool = True
+    trust_fairness_id: bool = True
+    trust_wait_limit: bool = True
+    trust_slo: bool = True
 
 
-def _wait_limit_s(milliseconds: bytes | None) -> float | None:
+class ClaimsReader:
+    """Reads the claims of requests, as its options say.
+
+    ``removed_headers`` are those that are not to go on to the model server, besides the control
+    headers.
+    """
+
+    def __init__(self, options: ClaimsOptions) -> None:
+        self._options = options
+        self._sources = [
+            source
+            for source in options.fairness_id
+            if options.trust_fairness_id or not _is_from_anyone(source)
+        ]
+        names = [
+            source.name if isinstance(source, FromHeader) else source.header
+            for source in options.fairness_id
+            if isinstance(source, FromHeader | FromJwt) and source.remove
+        ]
+        self.removed_headers = tuple(dict.fromkeys(name.lower().encode() for name in names))
+
+    def read(
+        self,
+        headers: Headers,
+        body: bytes,
+        subset: frozenset[str] | None,
+        *,
+        max_inspected_bytes: int,
+    ) -> RequestClaims:
+        """Read the claims; what is missing or malformed is left at its default."""
+        options = self._options
+        facts = inspect_body(
+            body,
+            headers.get(b"content-encoding") or b"",
+            max_inspected_bytes=max_inspected_bytes,
+        )
+        return RequestClaims(
+            id=_text(headers.get(b"x-request-id")),
+            objective=_text(headers.first_of(OBJECTIVE)) if options.trust_objective else "",
+            fairness_id=self._fairness_id(headers, facts.model),
+            wait_limit_s=_seconds(headers.get(WAIT_LIMIT)) if options.trust_wait_limit else None,
+            subset=subset,
+            model=_bounded(facts.model),
+            body_bytes=len(body),
+            prompt_tokens=facts.prompt_tokens,
+            max_output_tokens=facts.max_output_tokens,
+            slo_ttft_s=_seconds(headers.first_of(SLO_TTFT)) if options.trust_slo else None,
+        )
+
+    def _fairness_id(self, headers: Headers, model: str) -> str:
+        for source in self._sources:
+            found = source.find(headers, model)
+            if found:
+                return _bounded(found)
+        return ""
+
+
+def _is_from_anyone(source: FairnessSource) -> bool:
+    if isinstance(source, FromHeader):
+        return source.name.lower().encode() in FAIRNESS_ID
+    return isinstance(source, DefaultHeaders)
+
+
+def _seconds(milliseconds: bytes | None) -> float | None:
+    """Return a time given in milliseconds, None where it is no positive and finite number."""
     if not milliseconds:
         return None
     try:
-        limit_s = float(milliseconds) / 1000.0
+        seconds = float(milliseconds) / 1000.0
     except ValueError:
         return None
-    return limit_s if limit_s > 0 and math.isfinite(limit_s) else None
+    return seconds if seconds > 0 and math.isfinite(seconds) else None
 
 
 def _text(value: bytes | None) -> str:
     """Decode a value for use as a name; what is no UTF-8 becomes a replacement character."""
-    return value.decode("utf-8", "replace") if value else ""
+    return _bounded(value.decode("utf-8", "replace")) if value else ""
+
+
+def _bounded(name: str) -> str:
+    if len(name) * _MOST_UTF8_BYTES <= _MAX_NAME_BYTES:
+        return name
+    encoded = name.encode()
+    if len(encoded) <= _MAX_NAME_BYTES:
+        return name
+    return f"sha256-{hashlib.sha256(encoded).hexdigest()[:32]}"

@@ -17,14 +17,13 @@ How the request phase runs depends on the body mode that the proxy announced:
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from epp.core import exchange_states as states
 from epp.core.answers import error_reply, refusal_reply
-from epp.core.claims import read_claims
+from epp.core.claims import ClaimsOptions, ClaimsReader
+from epp.core.exchange_limits import ExchangeLimits, ProxyProtocolError, proxy_timeout_s
 from epp.core.exchange_states import TRANSITIONS, Event
-from epp.core.gate import Admission, Ending, Gate
-from epp.core.headers import QUEUE_WAIT, Headers
+from epp.core.gate import Admission, Gate
+from epp.core.headers import Headers
 from epp.core.replies import (
     MAX_BODY_REPLY_BYTES,
     BodyContinue,
@@ -39,12 +38,10 @@ from epp.core.replies import (
     TrailersReply,
     body_replies,
 )
-from epp.core.request import Outcome
+from epp.core.request import Cut, Outcome
+from epp.core.response import Response
 
 __all__ = ["Exchange", "ExchangeLimits", "ProxyProtocolError"]
-
-_TIMEOUT_MARGIN_S: Final = 5.0
-_MAX_TIMEOUT_S: Final = 3600.0
 
 # Reading a member off its enumeration takes longer than most steps here, on Python 3.11.
 _REQUEST: Final = Phase.REQUEST
@@ -53,39 +50,36 @@ _NO_BODY: Final = BodyMode.NONE
 _FULL_DUPLEX: Final = BodyMode.FULL_DUPLEX_STREAMED
 _BUFFERING: Final = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
 
-
-class ProxyProtocolError(Exception):
-    """The proxy sent what ext_proc does not allow at this point; its stream is to be ended."""
-
-
-class ExchangeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one exchange: the largest request body, and the largest one that is looked into."""
-
-    max_body_bytes: int = 64 << 20
-    max_inspected_bytes: int = 32 << 20
+_DEFAULT_CLAIMS: Final = ClaimsReader(ClaimsOptions())
 
 
 class Exchange:
     """One HTTP request. Methods are named after ext_proc's messages; ``now`` is in monotonic
     seconds.
 
-    ``bind`` chooses the gate, and so the pool, when the headers arrive. Every method that takes a
-    message may raise :class:`ProxyProtocolError`. :meth:`closed` must be called once when the
-    stream is over, however it ended; nothing may be called after it.
+    ``bind`` chooses the gate, and so the pool, when the headers arrive; ``claims`` reads what the
+    request says of itself. Every method that takes a message may raise
+    :class:`ProxyProtocolError`. :meth:`closed` must be called once when the stream is over, however
+    it ended; nothing may be called after it.
     """
 
     __slots__ = ("_admission", "_arrived_s", "_bind", "_body", "_body_bytes", "_body_seen",
-                 "_gate", "_headers", "_headers_due", "_held", "_limits", "_request_done",
-                 "_request_mode", "_response_bytes", "_response_mode", "_status", "_stream",
-                 "_subset", "_trailers_due", "_waited_s", "state")  # fmt: skip
+                 "_claims", "_gate", "_headers", "_headers_due", "_held", "_limits",
+                 "_request_done", "_request_mode", "_response", "_response_mode", "_stream",
+                 "_subset", "_trailers_due", "state")  # fmt: skip
 
     def __init__(
-        self, stream: ProxyStream, bind: Callable[[Headers], Gate], limits: ExchangeLimits
+        self,
+        stream: ProxyStream,
+        bind: Callable[[Headers], Gate],
+        limits: ExchangeLimits,
+        claims: ClaimsReader = _DEFAULT_CLAIMS,
     ) -> None:
         self.state = states.NEW
         self._stream = stream
         self._bind = bind
         self._limits = limits
+        self._claims = claims
         self._gate: Gate | None = None
         self._headers = Headers([])
         self._subset: frozenset[str] | None = None
@@ -100,9 +94,7 @@ class Exchange:
         self._body_seen = False
         self._held: list[Reply] = []
         self._admission: Admission | None = None
-        self._waited_s: float | None = None
-        self._status = 0
-        self._response_bytes: int | None = None
+        self._response: Response | None = None
 
     # What the proxy says
 
@@ -132,7 +124,7 @@ class Exchange:
         elif self._request_mode in _BUFFERING:
             self._step(states.BODY_AWAITED)
             self._headers_due = False
-            self._stream.send(HeadersReply(_REQUEST))
+            self._send_headers(None)
         else:
             self._admit(now)
 
@@ -182,10 +174,13 @@ class Exchange:
         if self.state is states.RESPONDING:
             raise ProxyProtocolError("response headers came twice")
         self._response_began(now)
-        self._status = status
         if served_by is not None and self._admission is not None:
             self._bound_gate().served_by(self._admission, served_by, now)
-        self._stream.send(HeadersReply(_RESPONSE, None, self._response_headers_to_set()))
+        added: tuple[Header, ...] = ()
+        if self._response is not None:
+            body_follows = not end_of_stream and self._response_mode is not _NO_BODY
+            added = self._response.headers(status, body_follows, now)
+        self._stream.send(HeadersReply(_RESPONSE, None, added))
         if end_of_stream:
             self._response_ended(now)
 
@@ -195,7 +190,6 @@ class Exchange:
             return
         if self.state is not states.RESPONDING:
             self._response_began(now)
-        self._response_bytes = (self._response_bytes or 0) + len(body)
         if self._response_mode is not _FULL_DUPLEX:
             self._stream.send(BodyContinue(_RESPONSE))
         elif len(body) <= MAX_BODY_REPLY_BYTES:
@@ -203,8 +197,11 @@ class Exchange:
         else:
             for reply in body_replies(_RESPONSE, body, end_of_stream=end_of_stream):
                 self._stream.send(reply)
+        tokens = None if self._response is None else self._response.body(body, now)
         if end_of_stream:
             self._response_ended(now)
+        elif tokens is not None and self._admission is not None:
+            self._bound_gate().progress(self._admission, tokens, now)
 
     def response_trailers(self, now: float) -> None:
         """The response's trailers, with which it ends."""
@@ -222,8 +219,9 @@ class Exchange:
         was_seen_to_its_end = self.state is states.COMPLETE or (
             self.state is states.RESPONDING and self._response_mode is _NO_BODY
         )
+        cut = "evicted" if self.state is states.ANSWERED else "aborted"
         self._step(states.STREAM_CLOSED)
-        self._leave("complete" if was_seen_to_its_end else "aborted", now)
+        self._leave("complete" if was_seen_to_its_end else cut, now)
         # The stream knows its exchange: without this cycle, both go at once and not with the next
         # garbage collection.
         del self._stream
@@ -235,7 +233,7 @@ class Exchange:
     def dispatched(self, destination: str, waited_s: float, now: float) -> None:
         """The request has its endpoint, and holds capacity there."""
         self._step(states.DISPATCHED)
-        self._waited_s = waited_s
+        self._response = Response(waited_s, now)
         self._send_on(destination)
 
     def passed(self, destination: str, now: float) -> None:
@@ -248,6 +246,19 @@ class Exchange:
         """The request does not go; its client is told why and when to come back."""
         self._admission = None
         self._answer(refusal_reply(outcome, retry_after_s, self._path()))
+
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        """The request is to end: the proxy answers its client, or cuts the answer that has begun.
+
+        Either way it lets go of the model server, then closes the stream. Only that says that the
+        capacity is free, so the stream is left to it.
+        """
+        if self.state in states.OVER:
+            return
+        self._step(states.EVICTED)
+        self._body.clear()
+        self._held.clear()
+        self._stream.send(refusal_reply(Cut.EVICTED, retry_after_s, self._path()))
 
     # The request phase
 
@@ -269,7 +280,7 @@ class Exchange:
         """Offer the request to the flow control: all that was to be seen of it has been seen."""
         body = b"".join(self._body)
         self._body = [body]
-        claims = read_claims(
+        claims = self._claims.read(
             self._headers,
             body,
             self._subset,
@@ -279,7 +290,8 @@ class Exchange:
         self._stand_at(self._bound_gate().admit(claims, self, now))
         if self.state is states.WAITING and self._request_mode is not _FULL_DUPLEX:
             # Only in full duplex does the proxy wait without a clock of its own.
-            self._stream.send(ExtendTimeout(self._timeout_s(now)))
+            deadline_s = None if self._admission is None else self._admission.deadline_s
+            self._stream.send(ExtendTimeout(proxy_timeout_s(deadline_s, now)))
 
     def _pass(self, now: float) -> None:
         """Send a request on that is no inference (it has no body): any endpoint, no wait, no
@@ -288,8 +300,8 @@ class Exchange:
         self._stand_at(self._bound_gate().pass_by(self._subset, self, now))
 
     def _stand_at(self, admission: Admission | None) -> None:
-        """Remember the admission, unless the gate has refused it already."""
-        if self.state is not states.ANSWERED:
+        """Remember the admission, unless the gate has refused it or let it pass already."""
+        if self.state is states.WAITING or self._response is not None:
             self._admission = admission
 
     def _refuse_too_large(self, now: float) -> None:
@@ -305,7 +317,7 @@ class Exchange:
         told: str | None = destination
         if self._headers_due:
             self._headers_due = False
-            self._stream.send(HeadersReply(_REQUEST, told))
+            self._send_headers(told)
             told = None
         if self._body_seen:
             body, self._body = b"".join(self._body), []
@@ -321,6 +333,10 @@ class Exchange:
         held, self._held = self._held, []
         for held_reply in held:
             self._stream.send(held_reply)
+
+    def _send_headers(self, destination: str | None) -> None:
+        removed = self._claims.removed_headers
+        self._stream.send(HeadersReply(_REQUEST, destination, remove_headers=removed))
 
     def _body_replies(self, body: bytes, end_of_stream: bool) -> list[Reply]:
         if self._request_mode is _FULL_DUPLEX:
@@ -344,11 +360,6 @@ class Exchange:
             self._leave("aborted", now)
         self._body.clear()
 
-    def _response_headers_to_set(self) -> tuple[Header, ...]:
-        if self._waited_s is None:
-            return ()
-        return ((QUEUE_WAIT, b"%d" % round(self._waited_s * 1000)),)
-
     def _response_ended(self, now: float) -> None:
         self._step(states.RESPONSE_ENDED)
         self._leave("complete", now)
@@ -365,18 +376,14 @@ class Exchange:
     def _leave(self, cause: str, now: float) -> None:
         """Give back what the request holds at the gate: its place in the queue, or its capacity."""
         admission, self._admission = self._admission, None
+        response, self._response = self._response, None
         if admission is None:
             return
-        if admission.is_waiting:
+        if response is None:
             self._bound_gate().withdraw(admission, now)
-            return
-        ending = Ending(
-            status=self._status,
-            cause=cause,
-            duration_s=now - self._arrived_s,
-            response_bytes=self._response_bytes,
-        )
-        self._bound_gate().finish(admission, ending, now)
+        else:
+            ending = response.ending(cause, now - self._arrived_s)
+            self._bound_gate().finish(admission, ending, now)
 
     def _step(self, event: Event) -> None:
         next_state = TRANSITIONS[self.state].get(event)
@@ -388,13 +395,6 @@ class Exchange:
         if self._gate is None:
             raise AssertionError("the exchange is not bound to a pool yet")
         return self._gate
-
-    def _timeout_s(self, now: float) -> float:
-        """Return how long the proxy must wait, in seconds: ext_proc allows up to an hour."""
-        deadline_s = None if self._admission is None else self._admission.deadline_s
-        if deadline_s is None:
-            return _MAX_TIMEOUT_S
-        return min(_MAX_TIMEOUT_S, deadline_s - now + _TIMEOUT_MARGIN_S)
 
     def _path(self) -> bytes:
         return self._headers.get(b":path") or b""

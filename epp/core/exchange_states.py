@@ -17,6 +17,7 @@ __all__ = [
     "BODY_AWAITED",
     "COMPLETE",
     "DISPATCHED",
+    "EVICTED",
     "NEW",
     "OVER",
     "PASSED",
@@ -56,6 +57,7 @@ class Event(enum.Enum):
     PASSED = "the gate let the request pass, which is no inference"
     DISPATCHED = "the gate dispatched the request"
     REFUSED = "the EPP answers the client itself"
+    EVICTED = "the gate ends the request, which it had dispatched"
     RESPONSE_BEGAN = "the proxy told of a response"
     RESPONSE_ENDED = "the response has ended"
     CLOSED = "the proxy's stream has closed"
@@ -86,10 +88,12 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             Event.CLOSED: State.CLOSED,
         },
         State.ROUTED: {
+            Event.EVICTED: State.ANSWERED,
             Event.RESPONSE_BEGAN: State.RESPONDING,
             Event.CLOSED: State.CLOSED,
         },
         State.RESPONDING: {
+            Event.EVICTED: State.ANSWERED,
             Event.RESPONSE_ENDED: State.COMPLETE,
             Event.CLOSED: State.CLOSED,
         },
@@ -114,6 +118,7 @@ ADMITTED: Final = Event.ADMITTED
 PASSED: Final = Event.PASSED
 DISPATCHED: Final = Event.DISPATCHED
 REFUSED: Final = Event.REFUSED
+EVICTED: Final = Event.EVICTED
 RESPONSE_BEGAN: Final = Event.RESPONSE_BEGAN
 RESPONSE_ENDED: Final = Event.RESPONSE_ENDED
 STREAM_CLOSED: Final = Event.CLOSED

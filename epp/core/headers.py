@@ -9,6 +9,7 @@ __all__ = [
     "FAIRNESS_ID",
     "OBJECTIVE",
     "QUEUE_WAIT",
+    "SLO_TTFT",
     "WAIT_LIMIT",
     "Headers",
 ]
@@ -21,6 +22,7 @@ WAIT_LIMIT: Final = b"x-gateway-request-ttl-ms"
 # The present name first, then its alias; the first one that is there counts.
 OBJECTIVE: Final = (b"x-llm-d-inference-objective", b"x-gateway-inference-objective")
 FAIRNESS_ID: Final = (b"x-llm-d-inference-fairness-id", b"x-gateway-inference-fairness-id")
+SLO_TTFT: Final = (b"x-llm-d-slo-ttft-ms", b"x-slo-ttft-ms")
 
 # What steers the picker is between the client, or the gateway, and the picker: model servers never
 # see it, and a client cannot name its destination.
@@ -34,8 +36,7 @@ CONTROL_HEADERS: Final = (
     *FAIRNESS_ID,
     b"x-llm-d-model-name-rewrite",
     b"x-gateway-model-name-rewrite",
-    b"x-llm-d-slo-ttft-ms",
-    b"x-slo-ttft-ms",
+    *SLO_TTFT,
     b"x-llm-d-slo-tpot-ms",
     b"x-slo-tpot-ms",
 )

@@ -52,11 +52,13 @@ class BodyMode(enum.IntEnum):
 
 
 class HeadersReply(msgspec.Struct, frozen=True):
-    """Go on with the headers. In the request phase the control headers are removed."""
+    """Go on with the headers. In the request phase the control headers are removed, and those that
+    ``remove_headers`` names."""
 
     phase: Phase
     destination: str | None = None
     set_headers: tuple[Header, ...] = ()
+    remove_headers: tuple[bytes, ...] = ()
 
 
 class BodyReply(msgspec.Struct, frozen=True, gc=False):

@@ -3,16 +3,23 @@
 import gzip
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.core.claims import RequestClaims, read_claims
-from epp.core.headers import Headers
+from epp.core.claim_sources import DefaultHeaders, FromHeader, FromJwt, FromModel
+from epp.core.claims import ClaimsOptions, ClaimsReader, RequestClaims
+from epp.core.headers import CONTROL_HEADERS, Headers
+
+_DEFAULT = ClaimsOptions()
 
 
-def _claims(*pairs: tuple[bytes, bytes], body: bytes = b"") -> RequestClaims:
-    return read_claims(Headers(list(pairs)), body, None, max_inspected_bytes=1000)
+def _claims(
+    *pairs: tuple[bytes, bytes], body: bytes = b"", options: ClaimsOptions = _DEFAULT
+) -> RequestClaims:
+    reader = ClaimsReader(options)
+    return reader.read(Headers(list(pairs)), body, None, max_inspected_bytes=1000)
 
 
 def test_a_silent_request_has_no_claims() -> None:
@@ -20,14 +27,15 @@ def test_a_silent_request_has_no_claims() -> None:
 
 
 def test_every_claim() -> None:
-    body = gzip.compress(b'{"model":"m"}')
-    found = read_claims(
+    body = gzip.compress(b'{"model":"m","max_tokens":5,"n":2}')
+    found = ClaimsReader(ClaimsOptions()).read(
         Headers(
             [
                 (b"x-request-id", b"id-1"),
                 (b"x-llm-d-inference-objective", b"interactive"),
                 (b"x-gateway-inference-fairness-id", b"tenant"),
                 (b"x-gateway-request-ttl-ms", b"1500"),
+                (b"x-slo-ttft-ms", b"250"),
                 (b"content-encoding", b"gzip"),
             ]
         ),
@@ -43,6 +51,9 @@ def test_every_claim() -> None:
         subset=frozenset({"10.0.0.1:80"}),
         model="m",
         body_bytes=len(body),
+        prompt_tokens=8,
+        max_output_tokens=10,
+        slo_ttft_s=0.25,
     )
 
 
@@ -66,10 +77,10 @@ def test_every_claim() -> None:
         (b"1\x00", None),
     ],
 )
-def test_the_wait_limit_is_a_positive_number_or_none(
-    value: bytes, wait_limit_s: float | None
-) -> None:
+def test_a_time_is_a_positive_number_or_none(value: bytes, wait_limit_s: float | None) -> None:
     assert _claims((b"x-gateway-request-ttl-ms", value)).wait_limit_s == wait_limit_s
+    assert _claims((b"x-llm-d-slo-ttft-ms", value)).slo_ttft_s == wait_limit_s
+    assert _claims((b"x-slo-ttft-ms", value)).slo_ttft_s == wait_limit_s
 
 
 @given(
@@ -81,6 +92,7 @@ def test_the_wait_limit_is_a_positive_number_or_none(
                     b"x-llm-d-inference-objective",
                     b"x-gateway-inference-fairness-id",
                     b"x-gateway-request-ttl-ms",
+                    b"x-slo-ttft-ms",
                     b"content-encoding",
                 ]
             ),
@@ -92,15 +104,164 @@ def test_the_wait_limit_is_a_positive_number_or_none(
 def test_any_bytes_give_names_that_are_text(pairs: list[tuple[bytes, bytes]], body: bytes) -> None:
     found = _claims(*pairs, body=body)
     for text in (found.id, found.objective, found.fairness_id, found.model):
-        text.encode()
+        assert len(text.encode()) <= 256
     assert found.wait_limit_s is None or 0 < found.wait_limit_s < math.inf
     assert found.body_bytes == len(body)
 
 
-def test_a_name_of_64_kib_and_one_that_is_not_utf8() -> None:
-    found = _claims(
-        (b"x-llm-d-inference-objective", b"o" * 65_536),
-        (b"x-llm-d-inference-fairness-id", b"\xffid"),
+def test_a_name_that_is_not_utf8() -> None:
+    assert _claims((b"x-llm-d-inference-fairness-id", b"\xffid")).fairness_id == "\ufffdid"
+
+
+@pytest.mark.parametrize("letter", ["o", "\u00e9", "\u4e2d", "\U0001f600"])
+def test_a_long_name_is_replaced_by_its_hash(letter: str) -> None:
+    size = len(letter.encode())
+    fits, long, other = letter * (256 // size), letter * (256 // size + 1), letter * 9_000
+    names = {fits, long, other}
+    found = {}
+    for name in names:
+        claims = _claims(
+            (b"x-request-id", name.encode()),
+            (b"x-llm-d-inference-objective", name.encode()),
+            (b"x-llm-d-inference-fairness-id", name.encode()),
+            body=msgspec.json.encode({"model": name}) if len(name) < 900 else b"",
+        )
+        assert claims.objective == claims.fairness_id == claims.id
+        assert claims.model in (claims.id, "")
+        found[name] = claims.fairness_id
+    assert found[fits] == fits
+    assert len(set(found.values())) == 3
+    for name in (long, other):
+        assert found[name].startswith("sha256-")
+        assert len(found[name]) == 39
+
+
+# Where the fairness id comes from
+
+_ID = b"x-llm-d-inference-fairness-id"
+_PLAIN_JWT = b'{"sub":"from-jwt"}'
+
+
+def test_the_first_source_that_has_one_counts() -> None:
+    options = ClaimsOptions(
+        fairness_id=(
+            FromJwt(header="x-payload"),
+            FromHeader(name="x-tenant"),
+            DefaultHeaders(),
+            FromModel(),
+        )
     )
-    assert found.objective == "o" * 65_536
-    assert found.fairness_id == "\ufffdid"
+    pairs = [(b"x-payload", _PLAIN_JWT), (b"x-tenant", b"from-header"), (_ID, b"from-client")]
+    body = b'{"model":"from-model"}'
+    found = []
+    while True:
+        found.append(_claims(*pairs, body=body, options=options).fairness_id)
+        if not pairs:
+            break
+        pairs.pop(0)
+    assert found == ["from-jwt", "from-header", "from-client", "from-model"]
+    assert _claims(options=options).fairness_id == ""
+
+
+def test_a_source_that_finds_nothing_of_use_is_passed_over() -> None:
+    options = ClaimsOptions(fairness_id=(FromJwt(header="x-payload"), FromHeader(name="x-tenant")))
+    pairs = [(b"x-payload", b"not a token"), (b"x-tenant", b"acme")]
+    assert _claims(*pairs, options=options).fairness_id == "acme"
+
+
+def test_without_sources_all_are_one_flow() -> None:
+    claims = _claims((_ID, b"acme"), body=b'{"model":"m"}', options=ClaimsOptions(fairness_id=()))
+    assert claims.fairness_id == ""
+    assert claims.model == "m"
+
+
+@pytest.mark.parametrize("source", [FromHeader(name="x-tenant"), FromModel()])
+def test_an_id_of_any_source_is_bounded(source: FromHeader | FromModel) -> None:
+    body = msgspec.json.encode({"model": "x" * 300})
+    options = ClaimsOptions(fairness_id=(source,))
+    found = _claims((b"x-tenant", b"x" * 300), body=body, options=options)
+    assert found.fairness_id.startswith("sha256-")
+
+
+# What is trusted
+
+_ALL = (
+    (b"x-llm-d-inference-objective", b"batch"),
+    (_ID, b"acme"),
+    (b"x-gateway-request-ttl-ms", b"1000"),
+    (b"x-slo-ttft-ms", b"1000"),
+)
+
+
+@pytest.mark.parametrize(
+    ("switch", "field", "value"),
+    [
+        ("trust_objective", "objective", ""),
+        ("trust_fairness_id", "fairness_id", ""),
+        ("trust_wait_limit", "wait_limit_s", None),
+        ("trust_slo", "slo_ttft_s", None),
+    ],
+)
+def test_each_claim_of_a_client_can_be_ignored(switch: str, field: str, value: object) -> None:
+    trusting = _claims(*_ALL)
+    assert getattr(trusting, field)
+    wary = _claims(*_ALL, options=msgspec.convert({switch: False}, ClaimsOptions))
+    assert wary == msgspec.structs.replace(trusting, **{field: value})
+
+
+def test_without_trust_the_default_headers_count_under_no_name_of_theirs() -> None:
+    sources = (
+        DefaultHeaders(),
+        FromHeader(name="X-LLM-D-inference-fairness-id"),
+        FromHeader(name="x-tenant"),
+    )
+    options = ClaimsOptions(fairness_id=sources, trust_fairness_id=False)
+    assert _claims((_ID, b"anyone"), options=options).fairness_id == ""
+    pairs = [(_ID, b"anyone"), (b"x-tenant", b"acme")]
+    assert _claims(*pairs, options=options).fairness_id == "acme"
+
+
+def test_what_is_removed_besides_the_control_headers() -> None:
+    assert ClaimsReader(ClaimsOptions()).removed_headers == ()
+    sources = (
+        FromHeader(name="X-Tenant", remove=True),
+        FromHeader(name="x-org"),
+        FromJwt(remove=True),
+        FromJwt(claim="org", remove=True),
+        FromModel(),
+        DefaultHeaders(),
+    )
+    for is_trusted in (True, False):
+        options = ClaimsOptions(fairness_id=sources, trust_fairness_id=is_trusted)
+        assert ClaimsReader(options).removed_headers == (b"x-tenant", b"authorization")
+
+
+def test_whatever_a_client_can_claim_with_is_removed() -> None:
+    assert {name for name, _ in _ALL} <= set(CONTROL_HEADERS)
+
+
+def test_options_can_be_written_as_a_document() -> None:
+    document = {
+        "fairness_id": [
+            {"type": "header", "name": "x-tenant", "remove": True},
+            {"type": "jwt", "header": "x-payload", "claim": "org.id"},
+            {"type": "model"},
+            {"type": "default-headers"},
+        ],
+        "trust_slo": False,
+    }
+    assert msgspec.convert(document, ClaimsOptions) == ClaimsOptions(
+        fairness_id=(
+            FromHeader(name="x-tenant", remove=True),
+            FromJwt(header="x-payload", claim="org.id"),
+            FromModel(),
+            DefaultHeaders(),
+        ),
+        trust_slo=False,
+    )
+
+
+def test_claims_survive_the_way_to_the_core() -> None:
+    claims = _claims(*_ALL, body=b'{"model":"m","max_tokens":999999999,"n":999999999}')
+    packed = msgspec.msgpack.encode(claims)
+    assert msgspec.msgpack.decode(packed, type=RequestClaims) == claims

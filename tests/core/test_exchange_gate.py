@@ -33,6 +33,7 @@ class _SlowGate:
     def __init__(self) -> None:
         self.admission = _Admission(1010.0)
         self.told: list[object] = []
+        self.tokens: list[int] = []
 
     def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> Admission:
         self.told.append(claims.body_bytes)
@@ -52,6 +53,11 @@ class _SlowGate:
         assert admission is self.admission
         self.told.append(destination)
 
+    def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
+        assert admission is self.admission
+        assert not any(isinstance(word, Ending) for word in self.told), "progress after the end"
+        self.tokens.append(output_tokens)
+
     def finish(self, admission: Admission, ending: Ending, now: float) -> None:
         assert admission is self.admission
         self.told.append(ending)
@@ -61,13 +67,16 @@ class _SlowGate:
 
 
 def _open(
-    *, has_body: bool, mode: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
+    *,
+    has_body: bool,
+    mode: BodyMode = BodyMode.FULL_DUPLEX_STREAMED,
+    response_mode: BodyMode = BodyMode.NONE,
 ) -> tuple[Exchange, RecordingStream, _SlowGate]:
     """Open an exchange and send its whole request."""
     gate, stream = _SlowGate(), RecordingStream()
     bound: Gate = gate
     exchange = Exchange(stream, lambda headers: bound, ExchangeLimits(max_body_bytes=10))
-    exchange.protocol(mode, BodyMode.NONE)
+    exchange.protocol(mode, response_mode)
     exchange.request_headers(headers(), frozenset({_HERE}), not has_body, 1000.0)
     if has_body:
         exchange.request_body(b"{}", True, 1000.0)
@@ -86,7 +95,9 @@ def test_a_dispatch_that_comes_later() -> None:
     ]
     exchange.response_headers(200, _THERE, True, 1003.0)
     exchange.closed(1004.0)
-    ending = Ending(status=200, cause="complete", duration_s=3.0, response_bytes=None)
+    ending = Ending(
+        status=200, cause="complete", duration_s=3.0, response_bytes=None, first_byte_s=2.5
+    )
     assert gate.told == [2, _THERE, ending]
 
 
@@ -105,6 +116,60 @@ def test_a_pass_that_comes_later_holds_nothing() -> None:
     assert stream.take() == [HeadersReply(Phase.REQUEST, _HERE)]
     exchange.response_headers(200, _THERE, True, 1001.0)
     exchange.closed(1001.0)
+    assert gate.told == [frozenset({_HERE})]
+
+
+def test_a_pass_that_comes_at_once_holds_nothing() -> None:
+    class EagerGate(_SlowGate):
+        def pass_by(
+            self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
+        ) -> Admission | None:
+            self.admission.is_waiting = False
+            waiter.passed(_HERE, now)
+            return self.admission
+
+    gate, stream = EagerGate(), RecordingStream()
+    exchange = Exchange(stream, lambda headers: gate, ExchangeLimits())
+    exchange.request_headers(headers(), None, True, 1000.0)
+    assert stream.take() == [HeadersReply(Phase.REQUEST, _HERE)]
+    exchange.response_headers(200, _THERE, True, 1001.0)
+    exchange.closed(1001.0)
+    assert gate.told == []
+
+
+def _event(text: bytes) -> bytes:
+    return b'data: {"choices":[{"text":"%b"}]}\n\n' % text
+
+
+def test_the_gate_hears_of_a_long_stream_each_64_events_and_not_after_its_end() -> None:
+    duplex = BodyMode.FULL_DUPLEX_STREAMED
+    exchange, _, gate = _open(has_body=True, response_mode=duplex)
+    gate.admission.is_waiting = False
+    exchange.dispatched(_HERE, 0.0, 1000.0)
+    exchange.response_headers(200, None, False, 1000.0)
+    for _ in range(320):
+        exchange.response_body(_event(b"word"), False, 1001.0)
+    assert gate.tokens == sorted(gate.tokens)
+    assert 4 <= len(gate.tokens) <= 5
+    assert 256 <= gate.tokens[-1] <= 320
+    told = len(gate.tokens)
+    exchange.response_body(_event(b"word") * 100, True, 1002.0)
+    exchange.response_body(_event(b"late") * 100, True, 1002.0)
+    exchange.closed(1003.0)
+    assert len(gate.tokens) == told
+    ending = gate.told[-1]
+    assert isinstance(ending, Ending)
+    assert ending.output_tokens == 420
+
+
+def test_the_gate_hears_nothing_of_the_response_to_what_it_let_pass() -> None:
+    exchange, _, gate = _open(has_body=False, response_mode=BodyMode.STREAMED)
+    gate.admission.is_waiting = False
+    exchange.passed(_HERE, 1000.5)
+    exchange.response_headers(200, None, False, 1001.0)
+    exchange.response_body(_event(b"word") * 200, False, 1001.0)
+    exchange.closed(1001.0)
+    assert gate.tokens == []
     assert gate.told == [frozenset({_HERE})]
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from epp.core.claims import RequestClaims
 from epp.core.exchange import ExchangeLimits
 from epp.core.exchange_states import State
-from epp.core.flow import FlowLimits
+from epp.core.flow import BandOptions, FlowLimits
 from epp.core.gate import GateWaiter
 from epp.core.pool import Lease, Mask, Pool
 from epp.core.replies import BodyMode
@@ -133,11 +133,10 @@ class ExchangeMachine(RuleBasedStateMachine):
             limits=FlowLimits(
                 max_requests=6,
                 max_bytes=300_000,
-                band_max_requests=4,
-                band_max_bytes=200_000,
                 wait_limit_s=8.0,
                 no_endpoint_wait_limit_s=3.0,
             ),
+            band=BandOptions(max_requests=4, max_bytes=200_000),
             max_concurrency=max_concurrency,
             scheduler=scheduler,
             exchange_limits=ExchangeLimits(max_body_bytes=200_000, max_inspected_bytes=100_000),
@@ -285,7 +284,7 @@ class ExchangeMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits_that_could_go_or_is_overdue(self) -> None:
-        limits = self.router.flow._limits
+        limits = self.router.flow.options.limits
         waiting = [ticket for band in self.router.flow.bands() for ticket in band]
         assert not any(_has_room(ticket.request, self.router.pool) for ticket in waiting)
         assert all(

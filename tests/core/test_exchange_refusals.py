@@ -102,7 +102,7 @@ _WAYS = {
 }
 
 
-@pytest.mark.parametrize("outcome", REFUSALS, ids=lambda outcome: outcome.value)
+@pytest.mark.parametrize("outcome", _WAYS, ids=lambda outcome: outcome.value)
 @pytest.mark.parametrize(
     ("path", "keys"),
     [(b"/v1/chat/completions", ["error"]), (b"/v1/messages?beta=true", ["error", "type"])],

@@ -2,6 +2,8 @@
 
 import pytest
 
+from epp.core.claim_sources import FromHeader
+from epp.core.claims import ClaimsOptions, ClaimsReader
 from epp.core.exchange import Exchange, ExchangeLimits, ProxyProtocolError
 from epp.core.exchange_states import State
 from epp.core.flow import FlowLimits
@@ -282,18 +284,41 @@ def test_the_request_is_what_headers_and_body_say() -> None:
         (b"x-request-id", b"r-1"),
         (b"x-llm-d-inference-objective", b"high"),
         (b"x-llm-d-inference-fairness-id", b"tenant"),
+        (b"x-llm-d-slo-ttft-ms", b"500"),
     )
     exchange.request_body(b'{"mod', False, harness.now)
-    exchange.request_body(b'el":"llama"}', True, harness.now)
+    exchange.request_body(b'el":"llama","max_tokens":80}', True, harness.now)
     assert harness.recorder.waits == [
         (
             Request(
-                flow=FlowKey(9, "tenant"), id="r-1", model="llama", objective="high", body_bytes=17
+                flow=FlowKey(9, "tenant"),
+                id="r-1",
+                model="llama",
+                objective="high",
+                body_bytes=33,
+                prompt_tokens=8,
+                max_output_tokens=80,
+                slo_ttft_s=0.5,
             ),
             Outcome.DISPATCHED,
             0.0,
         )
     ]
+
+
+def test_the_claims_are_read_as_told_and_their_headers_removed_if_so() -> None:
+    source = FromHeader(name="X-Tenant", remove=True)
+    claims = ClaimsReader(ClaimsOptions(fairness_id=(source,)))
+    for mode in (BodyMode.FULL_DUPLEX_STREAMED, BodyMode.BUFFERED):
+        harness, stream = Harness(), RecordingStream()
+        exchange = Exchange(stream, lambda _, h=harness: h.router, ExchangeLimits(), claims)
+        exchange.protocol(mode, BodyMode.NONE)
+        exchange.request_headers(headers((b"x-tenant", b"acme")), None, False, harness.now)
+        exchange.request_body(b"{}", True, harness.now)
+        reply = stream.take()[0]
+        assert isinstance(reply, HeadersReply)
+        assert reply.remove_headers == (b"x-tenant",)
+        assert harness.recorder.waits[0][0].flow == FlowKey(0, "acme")
 
 
 def test_the_pool_is_chosen_by_the_headers() -> None:

@@ -77,6 +77,55 @@ def test_duplex_gives_every_byte_back() -> None:
     harness.assert_at_rest()
 
 
+@pytest.mark.parametrize("mode", [_DUPLEX, BodyMode.STREAMED, BodyMode.BUFFERED])
+def test_an_ending_tells_first_byte_and_usage_where_the_body_passes(mode: BodyMode) -> None:
+    exchange, _ = _routed(harness := Harness(), mode)
+    harness.clock.advance(1.0)
+    exchange.response_headers(200, None, False, harness.now)
+    harness.clock.advance(1.0)
+    exchange.response_body(b'{"choices":[],"usage":{"prompt_tok', False, harness.now)
+    harness.clock.advance(1.0)
+    exchange.response_body(b'ens":7,"completion_tokens":90}}', True, harness.now)
+    (ending,) = harness.recorder.endings
+    assert (ending.first_byte_s, ending.duration_s) == (2.0, 3.0)
+    assert (ending.prompt_tokens, ending.output_tokens) == (7, 90)
+
+
+@pytest.mark.parametrize("has_body", [True, False])
+def test_where_no_body_is_seen_the_headers_are_the_first_byte(has_body: bool) -> None:
+    exchange, _ = _routed(harness := Harness(), BodyMode.NONE if has_body else _DUPLEX)
+    harness.clock.advance(1.0)
+    exchange.response_headers(200, None, not has_body, harness.now)
+    harness.clock.advance(1.0)
+    exchange.closed(harness.now)
+    (ending,) = harness.recorder.endings
+    assert ending.first_byte_s == 1.0
+    assert (ending.prompt_tokens, ending.output_tokens) == (None, None)
+
+
+def test_the_first_byte_is_counted_from_the_dispatch() -> None:
+    harness = Harness()
+    lease = harness.occupy(1)
+    exchange, _ = _send(harness)
+    harness.clock.advance(5.0)
+    harness.give_back(lease)
+    harness.clock.advance(1.0)
+    exchange.response_headers(200, None, True, harness.now)
+    (ending,) = harness.recorder.endings
+    assert (ending.first_byte_s, ending.duration_s) == (1.0, 6.0)
+
+
+def test_a_stream_that_is_cut_tells_what_had_come() -> None:
+    exchange, _ = _routed(harness := Harness(), _DUPLEX)
+    exchange.response_headers(200, None, False, harness.now)
+    for _ in range(40):
+        exchange.response_body(b'data: {"choices":[{"text":"word"}]}\n\n', False, harness.now)
+    exchange.closed(harness.now)
+    (ending,) = harness.recorder.endings
+    assert (ending.cause, ending.prompt_tokens, ending.output_tokens) == ("aborted", None, 40)
+    harness.assert_at_rest()
+
+
 @pytest.mark.parametrize(
     "mode", [BodyMode.STREAMED, BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL, BodyMode.GRPC]
 )

@@ -1,4 +1,4 @@
-"""What routing reads from a body: the model's name, or nothing, but never an error."""
+"""What routing reads from a body: the model's name and limits, or nothing, but never an error."""
 
 import gzip
 
@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.core.parsing import BodyFacts, inspect_body
+from epp.core.parsing.tokens import estimated_tokens
 
 from .test_decompress import CODECS
 
@@ -78,7 +79,64 @@ def test_a_body_larger_than_the_bound_is_not_looked_at() -> None:
     ids=lambda value: repr(value[:30]),
 )
 def test_what_is_read_from(body: bytes, model: str) -> None:
-    assert inspect_body(body, b"", max_inspected_bytes=1 << 20) == BodyFacts(model)
+    found = inspect_body(body, b"", max_inspected_bytes=1 << 20)
+    assert (found.model, found.max_output_tokens) == (model, None)
+
+
+def test_nothing_is_found_in_nothing() -> None:
+    assert inspect_body(b"", b"gzip", max_inspected_bytes=10) == BodyFacts("", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        (b'"max_tokens":100', 100),
+        (b'"max_completion_tokens":100', 100),
+        (b'"max_output_tokens":100', 100),
+        (b'"max_tokens":7,"max_completion_tokens":100', 100),
+        (b'"max_tokens":100,"max_output_tokens":7', 100),
+        (b'"max_tokens":100,"n":3', 300),
+        (b'"max_tokens":0', 0),
+        (b'"max_tokens":999999999,"n":999999999', 999_999_999**2),
+        (b'"n":3', None),
+        (b'"max_tokens":null', None),
+        (b'"max_tokens":"oops"', None),
+        (b'"max_tokens":-1', None),
+        (b'"max_tokens":1e99', None),
+        (b'"max_tokens":1.5', None),
+        (b'"max_tokens":true', None),
+        (b'"max_tokens":[5]', None),
+        (b'"max_tokens":{"max_tokens":5}', None),
+        (b'"max_tokens":' + b"9" * 10_000, None),
+        (b'"max_completion_tokens":null,"max_tokens":100', 100),
+        (b'"max_completion_tokens":"oops","max_tokens":100', 100),
+        (b'"max_tokens":100,"n":null', 100),
+        (b'"max_tokens":100,"n":0', 100),
+        (b'"max_tokens":100,"n":-2', 100),
+        (b'"max_tokens":100,"n":"2"', 100),
+        (b'"parameters":{"max_tokens":5}', None),
+    ],
+    ids=lambda value: repr(value[:50]) if isinstance(value, bytes) else None,
+)
+def test_the_limit_of_the_output(fields: bytes, most: int | None) -> None:
+    found = inspect_body(b'{%b,"model":"m"}' % fields, b"", max_inspected_bytes=1 << 20)
+    assert (found.model, found.max_output_tokens) == ("m", most)
+
+
+@pytest.mark.parametrize("model", [b"5", b"null", b'["a"]', b'"\xff"', b"{}"])
+def test_a_wrong_model_does_not_lose_the_limit(model: bytes) -> None:
+    found = inspect_body(b'{"model":%b,"max_tokens":9}' % model, b"", max_inspected_bytes=100)
+    assert (found.model, found.max_output_tokens) == ("", 9)
+
+
+def test_tokens_are_estimated_of_what_was_compressed() -> None:
+    body = b'{"prompt":"%b"}' % (b"many words " * 1_000)
+    tokens = estimated_tokens(body, is_readable=True)
+    assert inspect_body(body, b"", max_inspected_bytes=1 << 20).prompt_tokens == tokens
+    for encoding, compress in CODECS.values():
+        found = inspect_body(compress(body), encoding, max_inspected_bytes=1 << 20)
+        assert found.prompt_tokens == tokens
+        assert inspect_body(compress(body), encoding, max_inspected_bytes=100).prompt_tokens < 100
 
 
 _ENCODINGS = st.one_of(
@@ -102,7 +160,9 @@ _JSON = st.recursive(
 
 
 @given(
-    document=st.dictionaries(st.sampled_from(["model", "stream", "messages", "x"]), _JSON),
+    document=st.dictionaries(
+        st.sampled_from(["model", "stream", "messages", "max_tokens", "n"]), _JSON
+    ),
     codec=st.sampled_from([None, *sorted(CODECS)]),
 )
 def test_any_document_gives_its_model_if_that_is_text(
