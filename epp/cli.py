@@ -18,8 +18,10 @@ __all__ = ["main"]
 _COMMANDS = (
     "epp.gateway.up",
     "epp.serve",
+    "epp.config.command",
     "epp.gateway.envoy_config",
     "epp.modelserver.command",
+    "epp.simulation.command",
 )
 
 

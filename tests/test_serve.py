@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from epp.cli import main
 from epp.config import ServeOptions
+from epp.core.flow.saturation import UtilizationOptions
 from epp.errors import UsageError
 from epp.service import Service
 
@@ -132,3 +133,58 @@ def test_a_wrong_option_is_refused_by_name(
     error = capsys.readouterr().err
     assert complaint in error
     assert arguments[0] in error
+
+
+def options_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> ServeOptions:
+    """What the service is made of by a command line."""
+    seen: list[ServeOptions] = []
+
+    def refuse(options: ServeOptions) -> Service:
+        seen.append(options)
+        raise UsageError("not really")
+
+    monkeypatch.setattr("epp.service.Service", refuse)
+    assert main(["serve", "--manifests", ".", *arguments]) == 2
+    return seen[0]
+
+
+def test_a_configuration_governs_flow_control_and_options_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+saturationDetector: {pluginRef: utilization-detector}
+flowControl: {maxRequests: 7, defaultRequestTTL: 5s}
+trust: {objective: false}
+""")
+    found = options_of(monkeypatch, "--config-file", str(path), "--request-ttl", "9")
+    assert found.flow.limits.max_requests == 7
+    assert found.flow.limits.wait_limit_s == 9
+    assert found.saturation == UtilizationOptions()
+    assert not found.claims.trust_objective
+
+
+def test_without_a_configuration_there_are_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, default = options_of(monkeypatch), ServeOptions(manifests=())
+    assert found.flow == default.flow
+    assert found.saturation == default.saturation
+    assert found.claims == default.claims
+
+
+def test_what_a_configuration_says_in_vain_is_logged(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options_of(monkeypatch, "--config-text", "featureGates: [haPopulateNonLeaderDatastore]")
+    assert "haPopulateNonLeaderDatastore means nothing here" in capfd.readouterr().err
+
+
+def test_a_broken_configuration_exits_with_2_and_says_where(
+    manifests: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = manifests / "config"
+    path.write_text("flowControl:\n  priorityBands:\n  - {priority: 1, maxRequests: -5}\n")
+    assert main(["serve", "--manifests", str(manifests), "--config-file", str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"epp: {path}:3: flowControl.priorityBands[0].maxRequests: found -5; expected a quantity of"
+        ' at least 0, such as 100, "5k" or "1Gi"\n'
+    )

@@ -5,8 +5,11 @@ from typing import Literal
 
 import msgspec
 
+from epp.config.scrape import ScrapeOptions
+from epp.core.claims import ClaimsOptions
 from epp.core.exchange import ExchangeLimits
-from epp.core.flow import FlowLimits
+from epp.core.flow import FlowOptions
+from epp.core.flow.saturation import ConcurrencyOptions, SaturationOptions
 
 __all__ = ["ServeOptions", "TlsVersion", "TransportName"]
 
@@ -19,7 +22,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     A port of 0 takes any that is free. ``drain_timeout_s`` is how long queued requests may go on
     being dispatched after SIGTERM, ``shutdown_grace_s`` how long running exchanges may then take to
-    end.
+    end. With ``scrape`` None, nobody asks the engines for their load.
 
     ``cert_path`` is a directory with ``tls.crt`` and ``tls.key``; without it ext_proc is plaintext.
     ``client_ca_file`` makes clients show a certificate that is signed by an authority in it.
@@ -41,9 +44,11 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     client_ca_file: Path | None = None
     tls_min_version: TlsVersion = "VersionTLS12"
     eds_file: Path | None = None
-    max_concurrency: int = 100
-    flow: FlowLimits = FlowLimits()
+    flow: FlowOptions = FlowOptions()
+    saturation: SaturationOptions = ConcurrencyOptions()
     exchange: ExchangeLimits = ExchangeLimits()
+    claims: ClaimsOptions = ClaimsOptions()
+    scrape: ScrapeOptions | None = ScrapeOptions()
     drain_timeout_s: float = 30.0
     shutdown_grace_s: float = 600.0
     workers: int = 1

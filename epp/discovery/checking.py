@@ -76,7 +76,9 @@ def did_you_mean(found: str, known: list[str]) -> str:
     """Return a hint at the known word nearest to ``found``, or at all of them."""
     lowered = {word.lower(): word for word in known}
     nearest = difflib.get_close_matches(found.lower()[:100], lowered, n=1)
-    return f'did you mean "{lowered[nearest[0]]}"?' if nearest else f"known: {', '.join(known)}"
+    if nearest:
+        return f'did you mean "{lowered[nearest[0]]}"?'
+    return f"known: {', '.join(known) or 'none'}"
 
 
 def _check(node: Node, annotation: Any, path: str, report: Report) -> Any:
@@ -90,10 +92,15 @@ def _check(node: Node, annotation: Any, path: str, report: Report) -> Any:
     if shape.origin is dict:
         return _check_mapping(node, shape, path, report)
     try:
-        return msgspec.convert(node.value, annotation)
+        return msgspec.convert(node.value, annotation, dec_hook=_parse)
     except msgspec.ValidationError:
         _report_mismatch(node, shape, path, report)
         return None
+
+
+def _parse(kind: Any, value: object) -> Any:
+    """Make a leaf of a type of its own: its ``parse`` raises ValueError for what it cannot be."""
+    return kind.parse(value)
 
 
 def _check_struct(node: Node, shape: _Shape, path: str, report: Report) -> Any:

@@ -33,7 +33,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What ``epp up`` was asked for, with ports that were found free.
 
     ``server_ports`` has one port per simulated server. ``slots`` is how many requests each server
-    runs at once; ``None`` is the default for simulated ones, and the EPP's own for others.
+    runs at once; ``None`` is the default for simulated ones, and the EPP's own for others. The EPP
+    sends it no more of them, unless its configuration ``names_detector`` that decides on it.
     """
 
     port: int
@@ -43,6 +44,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     admin_port: int
     server_ports: tuple[int, ...]
     slots: int | None
+    config_file: Path | None
+    names_detector: bool
     manifests: Path | None
     pool_name: str | None
     pool_namespace: str | None
@@ -170,7 +173,8 @@ class LocalGateway:
             ("--eds-file", self._state.eds_file),
             ("--pool-name", options.pool_name),
             ("--pool-namespace", options.pool_namespace),
-            ("--max-concurrency", options.slots or (_DEFAULT_SLOTS if plan.simulated else None)),
+            ("--config-file", options.config_file),
+            ("--max-concurrency", self._max_concurrency(plan)),
             # When it is stopped, Envoy is gone already: nobody is left to be waited for.
             ("--drain-timeout", 0),
             ("--shutdown-grace", 1),
@@ -186,6 +190,11 @@ class LocalGateway:
             ),
             environment=_ENVIRONMENT,
         )
+
+    def _max_concurrency(self, plan: _Plan) -> int | None:
+        if self._options.names_detector:
+            return None  # the option would win over it
+        return self._options.slots or (_DEFAULT_SLOTS if plan.simulated else None)
 
     def _envoy(self, plan: _Plan) -> ProcessSpec:
         # Here, because it takes most of a second, in which the user shall know what is going on.

@@ -51,6 +51,13 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="requests that a server runs at once and that the EPP sends it at most (default: 4 for"
         " simulated servers, the default of `epp serve` for others)",
     )
+    add(
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help="an EndpointPickerConfig for the EPP (docs/configuration.md); a saturation detector"
+        " there says how many requests it sends a server, in place of --slots",
+    )
     add("--manifests", type=Path, metavar="DIR", help="directory of manifests of your own")
     add("--pool-name", metavar="NAME", help="the pool to serve, if DIR has several")
     add("--pool-namespace", metavar="NAMESPACE", help="the namespace of that pool")
@@ -111,10 +118,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> "UpOptions":
+    from epp.config.picker_config import PickerConfig, read_picker_config
     from epp.gateway.envoy_binary import find_envoy
     from epp.gateway.local import UpOptions
     from epp.gateway.ports import claim_ports
 
+    # Here, too, so that what is wrong with it is told before anything is started.
+    config = read_picker_config(args.config_file) if args.config_file else PickerConfig()
     envoy = find_envoy(args.envoy)
     wanted = [(flag, getattr(args, flag[2:].replace("-", "_"))) for flag, _, _ in _PORTS]
     port, metrics, grpc, health, admin, *servers = claim_ports(
@@ -128,6 +138,8 @@ def _options(args: argparse.Namespace) -> "UpOptions":
         admin_port=admin,
         server_ports=tuple(servers),
         slots=args.slots,
+        config_file=args.config_file,
+        names_detector=config.saturation is not None,
         manifests=args.manifests,
         pool_name=args.pool_name,
         pool_namespace=args.pool_namespace,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -62,6 +63,12 @@ def chat(url: str, **headers: str) -> dict[str, Any]:
     return answer
 
 
+def metrics_of(gateway: dict[str, Any]) -> str:
+    with urlopen(gateway["metrics_url"], timeout=10) as response:
+        page: bytes = response.read()
+    return page.decode()
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
     """Return whether ``condition`` became true in time."""
     deadline = time.monotonic() + timeout_s
@@ -91,6 +98,39 @@ def test_it_serves_until_ctrl_c() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == ""
         assert not Path(gateway["state_dir"]).exists()
+
+
+def test_it_takes_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+plugins: [{type: concurrency-detector, parameters: {maxConcurrency: 7}}]
+flowControl: {saturationDetector: {pluginRef: concurrency-detector}}
+""")
+    with running("--servers", "1", "--config-file", str(path)) as (_, gateway):
+        assert chat(gateway["url"])["choices"]
+        assert re.search(r"endpoint_concurrency_limit\{.*} 7.0", metrics_of(gateway))
+
+
+def test_servers_have_their_slots_where_a_configuration_names_no_detector(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("flowControl: {maxRequests: 5}")
+    with running("--servers", "1", "--slots", "3", "--config-file", str(path)) as (_, gateway):
+        assert re.search(r"endpoint_concurrency_limit\{.*} 3.0", metrics_of(gateway))
+
+
+def test_a_broken_configuration_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("flowControl: {maxRequests: -1}")
+    answer = subprocess.run(
+        command(*ANY_PORTS, "--config-file", str(path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith(f"epp: {path}:1: flowControl.maxRequests: found -1; expected")
 
 
 @pytest.mark.parametrize("part", ["server-1", "epp", "envoy"])

@@ -1,0 +1,123 @@
+"""The options of the command line that say what a configuration says: given, they win over it."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from epp.core.flow import BandOptions, FlowLimits
+from epp.core.flow.saturation import ConcurrencyOptions, SaturationOptions
+from epp.errors import UsageError
+
+if TYPE_CHECKING:
+    from epp.config.picker_config import PickerConfig
+
+__all__ = ["add_flow_arguments", "picker_config", "positive", "seconds", "whole_number"]
+
+_NO_DOCUMENT: Final = b"{}"
+
+
+def add_flow_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """Add ``--config-file``, ``--config-text``, and the options that win over what these say.
+
+    None of them has a default: whether they were given matters. Returns their group.
+    """
+    group = parser.add_argument_group(
+        "flow control", "What is given here wins over what the configuration says."
+    )
+    flow = FlowLimits()
+
+    def add(flag: str, **options: object) -> None:
+        group.add_argument(flag, default=argparse.SUPPRESS, **options)  # type: ignore[arg-type]
+
+    add("--config-file", type=Path, metavar="FILE",
+        help="an EndpointPickerConfig; the options below win over it")  # fmt: skip
+    add("--config-text", metavar="YAML", help="the same, as the option's text")
+    add("--max-concurrency", type=positive, metavar="N",
+        help="most requests in flight at one endpoint: the concurrency-detector, whichever the"
+        " configuration names")  # fmt: skip
+    add("--max-queued-requests", type=positive, metavar="N",
+        help=f"most requests that wait (default: {flow.max_requests})")  # fmt: skip
+    add("--max-queued-bytes", type=positive, metavar="BYTES",
+        help=f"most bytes of request bodies that wait (default: {flow.max_bytes})")  # fmt: skip
+    add("--request-ttl", type=seconds, metavar="SECONDS",
+        help="longest wait in the queue; 0 waits without end"
+        f" (default: {flow.wait_limit_s:g})")  # fmt: skip
+    add("--no-endpoint-ttl", type=seconds, metavar="SECONDS",
+        help="longest wait while the pool has no endpoint; 0 waits without end"
+        f" (default: {flow.no_endpoint_wait_limit_s:g})")  # fmt: skip
+    add("--reject-hopeless", action=argparse.BooleanOptionalAction,
+        help="refuse on arrival what would expire before its turn, by the measured drain rate"
+        f" (default: {flow.reject_hopeless})")  # fmt: skip
+    return group
+
+
+def picker_config(args: argparse.Namespace) -> "PickerConfig":
+    """Return what the configuration says, if there is one, and what the options say in its place.
+
+    Raises UsageError, PickerConfigError included, for what is wrong with it.
+    """
+    given = vars(args)
+    requests, volume = given.get("max_queued_requests"), given.get("max_queued_bytes")
+    # Who wants to queue so much, wants it also where all of it is of one priority.
+    band = BandOptions()
+    if requests is not None:
+        band = replace(band, max_requests=requests)
+    if volume is not None:
+        band = replace(band, max_bytes=volume)
+    config = _read(given.get("config_file"), given.get("config_text"), band)
+    limits = config.flow.limits
+    if requests is not None:
+        limits = replace(limits, max_requests=requests)
+    if volume is not None:
+        limits = replace(limits, max_bytes=volume)
+    if "request_ttl" in given:
+        limits = replace(limits, wait_limit_s=given["request_ttl"] or None)
+    if "no_endpoint_ttl" in given:
+        limits = replace(limits, no_endpoint_wait_limit_s=given["no_endpoint_ttl"] or None)
+    if "reject_hopeless" in given:
+        limits = replace(limits, reject_hopeless=given["reject_hopeless"])
+    if "max_concurrency" in given:
+        config = replace(config, saturation=_fixed(config.saturation, given["max_concurrency"]))
+    return replace(config, flow=replace(config.flow, limits=limits))
+
+
+def _read(path: Path | None, text: str | None, band: BandOptions) -> "PickerConfig":
+    from epp.config.picker_config import parse_picker_config, read_picker_config
+
+    if path is not None and text is not None:
+        raise UsageError("found both --config-file and --config-text; expected one of them")
+    if path is not None:
+        return read_picker_config(path, band=band)
+    data = _NO_DOCUMENT if text is None else text.encode("utf-8", "surrogateescape")
+    return parse_picker_config("--config-text", data, band=band)
+
+
+def _fixed(options: SaturationOptions | None, max_requests: int) -> ConcurrencyOptions:
+    if isinstance(options, ConcurrencyOptions):
+        return replace(options, max_requests=max_requests)
+    return ConcurrencyOptions(max_requests=max_requests)
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    return whole_number(text, 1, 1 << 62, "a whole number of at least 1")
+
+
+def whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
+    """Parse a whole number within bounds."""
+    if text.isascii() and text.isdigit() and lowest <= int(text) <= highest:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+
+
+def seconds(text: str) -> float:
+    """Parse a time in seconds, at least 0; an ``s`` may follow."""
+    try:
+        found = float(text.removesuffix("s"))
+    except ValueError:
+        found = -1.0
+    if 0 <= found < float("inf"):
+        return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
