@@ -1,0 +1,1 @@
+"""The decisions of the endpoint picker under a virtual clock, against simulated engines."""
