@@ -1,0 +1,6 @@
+"""The model servers' side: what their engines say of their load."""
+
+from epp.engines.metrics import ScrapeMetrics
+from epp.engines.scraper import Scraper
+
+__all__ = ["ScrapeMetrics", "Scraper"]

@@ -1,0 +1,404 @@
+"""When engines are asked, in virtual time; and against real servers that come and go."""
+
+import asyncio
+import logging
+import math
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from epp.clock import monotonic_s
+from epp.config.scrape import ScrapeOptions
+from epp.core.flow import FlowOptions
+from epp.core.pool import EngineLoad
+from epp.core.router import Router
+from epp.core.scheduling import LeastLoaded
+from epp.core.timers import Timers
+from epp.engines import ScrapeMetrics, Scraper
+from epp.engines import scraper as module
+from epp.engines.fetch import Failure, FetchError
+
+from ..core.support import CountingRecorder, at_most, destination, endpoint, resources
+from .pages import LOAD_PAGE, raw_server, web_server
+from .virtual_time import run_virtual
+
+IDLE_PAGE = b"vllm:num_requests_waiting 0\nvllm:num_requests_running 0\n"
+Fetch = Callable[[str], Awaitable[bytes]]
+
+
+class Engines:
+    """In place of the client: notes who is asked when, and answers what it is told."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, list[float]] = {}
+        self.running = 0
+        self.most_running = 0
+        self.closed = False
+        self.answer: Fetch = self.busy
+
+    def __call__(self, options: ScrapeOptions) -> "Engines":
+        return self
+
+    async def fetch(self, destination: str) -> bytes:
+        self.asked.setdefault(destination, []).append(asyncio.get_running_loop().time())
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await self.answer(destination)
+        finally:
+            self.running -= 1
+
+    async def close(self) -> None:
+        assert not self.running
+        self.closed = True
+
+    def gaps_s(self, number: int = 1) -> list[float]:
+        return [after - before for before, after in pairwise(self.asked[destination(number)])]
+
+    async def busy(self, _: str) -> bytes:
+        return LOAD_PAGE
+
+    async def idle(self, _: str) -> bytes:
+        return IDLE_PAGE
+
+    async def failing(self, _: str) -> bytes:
+        raise FetchError(Failure.TIMEOUT)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
+    engines = Engines()
+    monkeypatch.setattr(module, "PageClient", engines)
+    return engines
+
+
+def router_of(numbers: range) -> Router:
+    router = Router(
+        scheduler=LeastLoaded(),
+        options=FlowOptions(),
+        make_detector=at_most(2),
+        timers=Timers(),
+        rng=random.Random(1),
+        recorder=CountingRecorder(),
+    )
+    router.apply(resources(numbers), 0.0)
+    return router
+
+
+def run(
+    router: Router,
+    scenario: Callable[[Scraper], Coroutine[Any, Any, None]],
+    options: ScrapeOptions | None = None,
+) -> Counter[str]:
+    """Run a scenario in virtual time with all of the router's endpoints followed."""
+    results: Counter[str] = Counter()
+
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        scraper = Scraper(options or ScrapeOptions(), router, clock=clock, rng=random.Random(2))
+        scraper.start()
+        scraper.follow(each.destination for each, _, _ in router.pool)
+        await scenario(scraper)
+        await scraper.stop()
+        results.update(scraper.results)
+
+    run_virtual(main())
+    return results
+
+
+def for_s(seconds: float) -> Callable[[Scraper], Coroutine[Any, Any, None]]:
+    async def scenario(_: Scraper) -> None:
+        await asyncio.sleep(seconds)
+
+    return scenario
+
+
+def test_a_busy_engine_is_asked_every_interval_or_so_and_the_router_told(engines: Engines) -> None:
+    router = router_of(range(1, 2))
+    results = run(router, for_s(100.0))
+    gaps_s = engines.gaps_s()
+    assert 80 <= len(gaps_s) <= 125
+    assert all(0.8 <= gap_s <= 1.2 for gap_s in gaps_s)
+    assert len(set(gaps_s)) > 50  # jitter
+    assert results["ok"] == sum(results.values()) == len(gaps_s) + 1
+    slot = router.pool.slot_of(destination(1))
+    assert slot is not None
+    pool = router.pool
+    assert (pool.waiting[slot], pool.running[slot], pool.kv_ratio[slot]) == (2.0, 3.0, 0.5)
+    assert pool.scraped_s[slot] == engines.asked[destination(1)][-1]
+    assert engines.closed
+
+
+def test_the_time_of_a_scrape_is_that_of_its_end(engines: Engines) -> None:
+    async def slow(_: str) -> bytes:
+        await asyncio.sleep(0.5)
+        return LOAD_PAGE
+
+    engines.answer = slow
+    router = router_of(range(1, 2))
+    run(router, for_s(1.0))
+    (asked_s,) = engines.asked[destination(1)]
+    slot = router.pool.slot_of(destination(1))
+    assert slot is not None
+    assert router.pool.scraped_s[slot] == pytest.approx(asked_s + 0.5)
+
+
+def test_the_endpoints_are_spread(engines: Engines) -> None:
+    run(router_of(range(1, 101)), for_s(60.0))
+    first = [times[0] for times in engines.asked.values()]
+    assert len(first) == 100
+    assert max(first) <= 0.2
+    last = [math.floor(times[-1] * 10) for times in engines.asked.values()]
+    assert max(Counter(last).values()) < 30  # of 100 in a tenth of a second
+
+
+def test_an_idle_engine_is_asked_less_often(engines: Engines) -> None:
+    engines.answer = engines.idle
+    run(router_of(range(1, 2)), for_s(100.0))
+    assert all(4.0 <= gap_s <= 6.0 for gap_s in engines.gaps_s())
+
+
+def test_an_engine_with_requests_of_ours_is_not_idle_whatever_it_says(engines: Engines) -> None:
+    engines.answer = engines.idle
+    router = router_of(range(1, 3))
+    slot = router.pool.slot_of(destination(1))
+    assert slot is not None
+    router.pool.lease(slot)
+    run(router, for_s(100.0))
+    assert all(0.8 <= gap_s <= 1.2 for gap_s in engines.gaps_s(1))
+    assert all(4.0 <= gap_s <= 6.0 for gap_s in engines.gaps_s(2))
+
+
+def test_traffic_ends_the_long_sleep_at_once(engines: Engines) -> None:
+    engines.answer = engines.idle
+    router = router_of(range(1, 3))
+    slot = router.pool.slot_of(destination(1))
+    assert slot is not None
+
+    async def scenario(_: Scraper) -> None:
+        await asyncio.sleep(3.0)
+        router.pool.lease(slot)
+        router.pool.lease(slot)
+        await asyncio.sleep(0.001)
+
+    run(router, scenario)
+    assert len(engines.asked[destination(1)]) == 2
+    assert engines.asked[destination(1)][1] == 3.0
+    assert len(engines.asked[destination(2)]) == 1
+
+
+def test_traffic_soon_after_a_scrape_waits_for_the_interval(engines: Engines) -> None:
+    engines.answer = engines.idle
+    router = router_of(range(1, 2))
+    slot = router.pool.slot_of(destination(1))
+    assert slot is not None
+
+    async def scenario(_: Scraper) -> None:
+        await asyncio.sleep(0.4)
+        for _ in range(20):
+            router.pool.lease(slot).release()
+        await asyncio.sleep(1.0)
+
+    run(router, scenario)
+    assert engines.gaps_s() == [pytest.approx(1.0)]
+
+
+def test_traffic_does_not_end_a_short_sleep(engines: Engines) -> None:
+    router = router_of(range(1, 2))
+    slot = router.pool.slot_of(destination(1))
+    assert slot is not None
+
+    async def scenario(_: Scraper) -> None:
+        await asyncio.sleep(0.5)
+        for _ in range(20):
+            router.pool.lease(slot).release()
+            await asyncio.sleep(0.5)
+
+    run(router, scenario)
+    assert all(gap_s >= 0.8 for gap_s in engines.gaps_s())
+
+
+def test_a_failing_engine_is_left_alone_for_longer_and_longer(
+    engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines.answer = engines.failing
+    router = router_of(range(1, 2))
+
+    async def scenario(scraper: Scraper) -> None:
+        await asyncio.sleep(300.0)
+        assert scraper.results["timeout"] == len(engines.asked[destination(1)])
+        engines.answer = engines.busy
+        await asyncio.sleep(60.0)
+
+    with caplog.at_level(logging.INFO):
+        run(router, scenario)
+    gaps_s = engines.gaps_s()
+    for gap_s, expected_s in zip(gaps_s, (2, 4, 8, 16, 30, 30, 30), strict=False):
+        assert 0.8 * expected_s <= gap_s <= 1.2 * expected_s
+    assert all(0.8 <= gap_s <= 1.2 for gap_s in gaps_s[-20:])
+    said = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert said == [
+        f"engine metrics failed endpoint={destination(1)} cause=timeout",
+        f"engine metrics are back endpoint={destination(1)}",
+    ]
+
+
+def test_traffic_does_not_end_the_sleep_after_a_failure(engines: Engines) -> None:
+    engines.answer = engines.failing
+    router = router_of(range(1, 2))
+    slot = router.pool.slot_of(destination(1))
+    assert slot is not None
+
+    async def scenario(_: Scraper) -> None:
+        await asyncio.sleep(1.0)
+        router.pool.lease(slot)
+        await asyncio.sleep(0.1)
+
+    run(router, scenario)
+    assert len(engines.asked[destination(1)]) == 1
+
+
+def test_a_page_without_the_gauges_is_a_failure(engines: Engines) -> None:
+    async def other(_: str) -> bytes:
+        return b"<html>"
+
+    engines.answer = other
+    router = router_of(range(1, 2))
+    results = run(router, for_s(1.0))
+    assert results["unreadable"] == 1
+    slot = router.pool.slot_of(destination(1))
+    assert math.isnan(router.pool.scraped_s[slot])
+
+
+def test_only_so_many_at_a_time(engines: Engines) -> None:
+    async def slow(_: str) -> bytes:
+        await asyncio.sleep(0.9)
+        return LOAD_PAGE
+
+    engines.answer = slow
+    run(router_of(range(1, 51)), for_s(30.0), ScrapeOptions(concurrency=4))
+    assert engines.most_running == 4
+    assert len(engines.asked) == 50
+
+
+def test_endpoints_that_leave_are_not_asked_any_more_and_newcomers_are(engines: Engines) -> None:
+    async def hang(_: str) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    router = router_of(range(1, 3))
+
+    async def scenario(scraper: Scraper) -> None:
+        await asyncio.sleep(1.0)
+        engines.answer = hang  # the next scrapes run when their endpoints leave
+        await asyncio.sleep(2.0)
+        assert engines.running == 2
+        scraper.follow([destination(2), destination(3)])
+        engines.answer = engines.busy
+        await asyncio.sleep(2.0)
+        assert engines.running == 1
+        asked = len(engines.asked[destination(1)])
+        await asyncio.sleep(5.0)
+        assert len(engines.asked[destination(1)]) == asked
+
+    run(router, scenario)
+    assert engines.asked[destination(3)][0] < 3.5
+
+
+def test_an_unknown_endpoint_that_becomes_busy_is_nobodys_business(engines: Engines) -> None:
+    router = router_of(range(1, 3))
+
+    async def scenario(scraper: Scraper) -> None:
+        scraper.follow([destination(1)])
+        await asyncio.sleep(1.0)
+        for slot in (0, 1):
+            router.pool.lease(slot)
+
+    run(router, scenario)
+    assert destination(2) not in engines.asked
+
+
+def test_a_scraper_that_was_not_started_follows_nothing() -> None:
+    scraper = Scraper(ScrapeOptions(), router_of(range(1)), clock=monotonic_s, rng=random.Random(2))
+    with pytest.raises(AssertionError, match="not started"):
+        scraper.follow([destination(1)])
+
+
+def test_metrics_of_the_scrapes(engines: Engines) -> None:
+    router = router_of(range(1, 3))
+    samples: dict[str, float] = {}
+
+    async def answer(asked: str) -> bytes:
+        return await (engines.busy if asked == destination(1) else engines.failing)(asked)
+
+    engines.answer = answer
+
+    async def scenario(scraper: Scraper) -> None:
+        clock = asyncio.get_running_loop().time
+        registry = CollectorRegistry()
+        registry.register(ScrapeMetrics(scraper, router, clock))
+        await asyncio.sleep(0.5)
+        for family in text_string_to_metric_families(generate_latest(registry).decode()):
+            for sample in family.samples:
+                samples[sample.name + "".join(sample.labels.values())] = sample.value
+
+    run(router, scenario)
+    labels = endpoint(1).name + "pool" + destination(1)
+    asked_s = engines.asked[destination(1)][0]
+    counts = {each.value: 0.0 for each in Failure} | {"ok": 1.0, "timeout": 1.0}
+    assert samples == {
+        **{f"llm_d_epp_engine_scrapes_total{name}": count for name, count in counts.items()},
+        f"llm_d_epp_engine_waiting_requests{labels}": 2.0,
+        f"llm_d_epp_engine_running_requests{labels}": 3.0,
+        f"llm_d_epp_engine_kv_cache_usage_ratio{labels}": 0.5,
+        f"llm_d_epp_scrape_age_seconds{labels}": pytest.approx(0.5 - asked_s),
+    }
+
+
+async def test_real_servers_good_broken_hanging_and_gone() -> None:
+    """One bad engine does not keep the others from being asked."""
+
+    async def good(request: web.Request) -> web.Response:
+        return web.Response(body=LOAD_PAGE)
+
+    told: asyncio.Queue[tuple[str, EngineLoad]] = asyncio.Queue()
+
+    class Told:
+        def __init__(self, router: Router) -> None:
+            self.pool, self.flow = router.pool, router.flow
+
+        def scraped(self, destination: str, load: EngineLoad, now: float) -> None:
+            told.put_nowait((destination, load))
+
+    options = ScrapeOptions(interval_s=0.01, deadline_s=0.05, max_backoff_s=0.02)
+    scraper = Scraper(
+        options,
+        Told(router_of(range(1))),  # type: ignore[arg-type]
+        clock=monotonic_s,
+        rng=random.Random(2),
+    )
+    scraper.start()
+    async with (
+        asyncio.timeout(20),
+        raw_server(b"", then_close=False) as hanging,
+        raw_server(b"no http") as broken,
+        web_server(good) as stays,
+    ):
+        async with web_server(good) as leaves:
+            scraper.follow([hanging, broken, stays, leaves])
+            heard = {(await told.get())[0] for _ in range(20)}
+            assert heard == {stays, leaves}
+        while not (
+            scraper.results["timeout"]
+            and scraper.results["broken"]
+            and scraper.results["unreachable"]
+        ):
+            assert (await told.get())[1] == EngineLoad(2.0, 3.0, 0.5)
+        await scraper.stop()
