@@ -2,20 +2,27 @@
 
 import argparse
 import asyncio
+import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
+from epp.config.arguments import add_flow_arguments, picker_config, positive, seconds, whole_number
 from epp.config.options import ServeOptions, TlsVersion, TransportName
+from epp.config.scrape import ScrapeOptions, ScrapeScheme
 from epp.core.exchange import ExchangeLimits
-from epp.core.flow import FlowLimits
 
 if TYPE_CHECKING:
+    from epp.config.picker_config import PickerConfig
     from epp.service import Service
 
 __all__ = ["add_parser"]
 
+logger = logging.getLogger(__name__)
+
+_IDLE_INTERVALS: Final = 5.0
+_SHORTEST_INTERVAL_S: Final = 0.05
 _Main: TypeAlias = Coroutine[Any, Any, None]
 
 
@@ -30,33 +37,37 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     _add_resource_arguments(parser.add_argument_group("resources"))
     _add_listen_arguments(parser.add_argument_group("listening"))
-    _add_flow_arguments(parser.add_argument_group("flow control"))
+    add_flow_arguments(parser).add_argument(
+        "--max-body-bytes", type=positive, default=ExchangeLimits().max_body_bytes, metavar="BYTES",
+        help="largest request body; a larger one is answered 413",
+    )  # fmt: skip
+    _add_scrape_arguments(parser.add_argument_group("model servers' metrics"))
     process = parser.add_argument_group("process")
     defaults = ServeOptions(manifests=())
     process.add_argument(
         "--drain-timeout",
-        type=_seconds,
+        type=seconds,
         default=defaults.drain_timeout_s,
         metavar="SECONDS",
         help="after SIGTERM, go on dispatching queued requests for so long",
     )
     process.add_argument(
         "--shutdown-grace",
-        type=_seconds,
+        type=seconds,
         default=defaults.shutdown_grace_s,
         metavar="SECONDS",
         help="then, give running requests so long to end",
     )
     process.add_argument(
         "--workers",
-        type=_positive,
+        type=positive,
         default=defaults.workers,
         metavar="N",
         help="processes that serve ext_proc; with more than one, another one decides for all",
     )
     process.add_argument(
         "--connection-streams",
-        type=_positive,
+        type=positive,
         default=defaults.connection_streams,
         metavar="N",
         help="with several workers, the most streams that the gateway is to open on one of its"
@@ -64,7 +75,7 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     process.add_argument(
         "--core-gap-timeout",
-        type=_seconds,
+        type=seconds,
         default=defaults.core_gap_timeout_s,
         metavar="SECONDS",
         help="with several workers, let requests wait so long where nobody decides, then pick the"
@@ -133,42 +144,24 @@ def _add_listen_arguments(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_flow_arguments(group: "argparse._ArgumentGroup") -> None:
-    flow, exchange = FlowLimits(), ExchangeLimits()
+def _add_scrape_arguments(group: "argparse._ArgumentGroup") -> None:
+    scrape = ScrapeOptions()
     group.add_argument(
-        "--max-concurrency",
-        type=_positive,
-        default=ServeOptions(manifests=()).max_concurrency,
-        metavar="N",
-        help="most requests in flight at one endpoint",
-    )
-    group.add_argument(
-        "--max-queued-requests", type=_positive, default=flow.max_requests, metavar="N",
-        help="most requests that wait",
+        "--scrape", action=argparse.BooleanOptionalAction, default=True,
+        help="fetch every endpoint's metrics page, for the load of its engine",
     )  # fmt: skip
     group.add_argument(
-        "--max-queued-bytes", type=_positive, default=flow.max_bytes, metavar="BYTES",
-        help="most bytes of request bodies that wait",
+        "--metrics-scrape-interval", type=_interval, default=scrape.interval_s, metavar="SECONDS",
+        help="fetch it about so often; a fifth as often where nothing runs or waits",
     )  # fmt: skip
     group.add_argument(
-        "--max-body-bytes", type=_positive, default=exchange.max_body_bytes, metavar="BYTES",
-        help="largest request body; a larger one is answered 413",
+        "--metrics-scrape-path", type=_path, default=scrape.path, metavar="PATH",
+        help="where the page is",
     )  # fmt: skip
     group.add_argument(
-        "--request-ttl", type=_seconds, default=flow.wait_limit_s, metavar="SECONDS",
-        help="longest wait in the queue; 0 waits without end",
+        "--metrics-scrape-scheme", choices=get_args(ScrapeScheme), default=scrape.scheme,
+        help="how it is fetched; with https, certificates are not verified",
     )  # fmt: skip
-    group.add_argument(
-        "--no-endpoint-ttl", type=_seconds, metavar="SECONDS",
-        default=flow.no_endpoint_wait_limit_s,
-        help="longest wait while the pool has no endpoint; 0 waits without end",
-    )  # fmt: skip
-    group.add_argument(
-        "--reject-hopeless",
-        action=argparse.BooleanOptionalAction,
-        default=flow.reject_hopeless,
-        help="refuse on arrival what would expire before its turn, by the measured drain rate",
-    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -176,10 +169,12 @@ def _run(args: argparse.Namespace) -> int:
     from epp.observability.logs import set_up_logging
     from epp.service import Service
 
-    options = _options(args)
+    picker = picker_config(args)
+    options = _options(args, picker)
     keep_freed_memory()
     if options.workers == 1:
         set_up_logging(args.log_level)
+        _log_notes(picker.notes)
         _run_loop(_serve(lambda: Service(options)))
         return 0
 
@@ -193,7 +188,13 @@ def _run(args: argparse.Namespace) -> int:
         _run_loop(main)
 
     set_up_logging(args.log_level, "parent")
+    _log_notes(picker.notes)
     return launch(options, core, run)
+
+
+def _log_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        logger.warning("configuration: %s", note)
 
 
 def _run_loop(main: _Main) -> None:
@@ -208,7 +209,7 @@ def _run_loop(main: _Main) -> None:
         uvloop.run(main)
 
 
-def _options(args: argparse.Namespace) -> ServeOptions:
+def _options(args: argparse.Namespace, picker: "PickerConfig") -> ServeOptions:
     return ServeOptions(
         manifests=tuple(args.manifests),
         pool_name=args.pool_name,
@@ -222,22 +223,28 @@ def _options(args: argparse.Namespace) -> ServeOptions:
         client_ca_file=args.client_ca_file,
         tls_min_version=args.tls_min_version,
         eds_file=args.eds_file,
-        max_concurrency=args.max_concurrency,
-        flow=FlowLimits(
-            max_requests=args.max_queued_requests,
-            max_bytes=args.max_queued_bytes,
-            band_max_requests=args.max_queued_requests,
-            band_max_bytes=args.max_queued_bytes,
-            wait_limit_s=args.request_ttl or None,
-            no_endpoint_wait_limit_s=args.no_endpoint_ttl or None,
-            reject_hopeless=args.reject_hopeless,
-        ),
+        saturation=picker.saturation or ServeOptions(manifests=()).saturation,
+        flow=picker.flow,
+        claims=picker.claims,
         exchange=ExchangeLimits(max_body_bytes=args.max_body_bytes),
+        scrape=_scrape_options(args),
         drain_timeout_s=args.drain_timeout,
         shutdown_grace_s=args.shutdown_grace,
         workers=args.workers,
         connection_streams=args.connection_streams,
         core_gap_timeout_s=args.core_gap_timeout,
+    )
+
+
+def _scrape_options(args: argparse.Namespace) -> ScrapeOptions | None:
+    if not args.scrape:
+        return None
+    interval_s = args.metrics_scrape_interval
+    return ScrapeOptions(
+        interval_s=interval_s,
+        idle_interval_s=_IDLE_INTERVALS * interval_s,
+        path=args.metrics_scrape_path,
+        scheme=args.metrics_scrape_scheme,
     )
 
 
@@ -255,24 +262,17 @@ async def _serve(
 
 
 def _port(text: str) -> int:
-    return _number(text, 0, 65_535, "a port")
+    return whole_number(text, 0, 65_535, "a port")
 
 
-def _positive(text: str) -> int:
-    return _number(text, 1, 1 << 62, "a whole number of at least 1")
+def _interval(text: str) -> float:
+    interval_s = seconds(text)
+    if interval_s < _SHORTEST_INTERVAL_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than {_SHORTEST_INTERVAL_S} seconds")
+    return interval_s
 
 
-def _number(text: str, lowest: int, highest: int, expected: str) -> int:
-    if text.isdigit() and lowest <= int(text) <= highest:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
-        seconds = -1.0
-    if 0 <= seconds < float("inf"):
-        return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+def _path(text: str) -> str:
+    if text.startswith("/") and text.isascii() and text.isprintable() and " " not in text:
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a path that begins with /")

@@ -8,12 +8,15 @@ import logging
 import random
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from epp.clock import Alarm, monotonic_s
 from epp.config import ServeOptions
+from epp.core.claims import ClaimsReader
 from epp.core.exchange import Exchange
+from epp.core.flow.saturation import make_detector
 from epp.core.headers import Headers
 from epp.core.replies import ProxyStream
 from epp.core.resources import Endpoint, PoolResources
@@ -22,12 +25,13 @@ from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
 from epp.discovery.files import FileSource
 from epp.discovery.problems import ManifestError
+from epp.engines import ScrapeMetrics, Scraper
 from epp.errors import UsageError
 from epp.observability.http import ObservabilityServer
 from epp.observability.metrics import Metrics
 from epp.proxy.eds import write_eds
 from epp.proxy.health import Health, HealthServer
-from epp.proxy.http2_limits import Limit
+from epp.proxy.http2.limits import Limit
 from epp.proxy.transports import make_tls, make_transport
 from epp.workers.hub_server import CoreSeat, HubServer
 from epp.workers.metrics import WorkerMetrics
@@ -55,12 +59,13 @@ class Service:
     def __init__(self, options: ServeOptions, seat: CoreSeat | None = None) -> None:
         self._options = options
         self.metrics = Metrics([limit.value for limit in Limit])
+        self._claims = ClaimsReader(options.claims)
         self._timers = Timers()
         self._alarm = Alarm(self._timers)
         self.router = Router(
             scheduler=LeastLoaded(),
-            limits=options.flow,
-            max_concurrency=options.max_concurrency,
+            options=options.flow,
+            make_detector=partial(make_detector, options.saturation),
             timers=self._timers,
             rng=random.Random(),
             recorder=self.metrics,
@@ -84,6 +89,7 @@ class Service:
             pool_namespace=options.pool_namespace,
             on_lookup_failure=lambda name: self.metrics.name_unresolved(),
         )
+        self._scraper = self._make_scraper()
         self._watchers: list[asyncio.Task[None]] = []
         self._change: asyncio.TimerHandle | None = None
 
@@ -139,6 +145,8 @@ class Service:
         await self.observability.start(options.host, options.metrics_port)
         await self.health_server.start(options.host, options.health_port)
         resources = await self._source.load()
+        if self._scraper is not None:
+            self._scraper.start()
         self._apply(resources)
         _write_eds(options.eds_file, resources.endpoints)
         await self.ext_proc.start(options.host, options.grpc_port, self._tls)
@@ -165,6 +173,8 @@ class Service:
         await asyncio.gather(*self._watchers, return_exceptions=True)
         if self._change is not None:
             self._change.cancel()
+        if self._scraper is not None:
+            await self._scraper.stop()
         had_grace = self.router.pool.total_in_flight > 0
         await self.ext_proc.stop(0.0 if had_grace else self._options.shutdown_grace_s)
         await self.health_server.stop()
@@ -185,8 +195,15 @@ class Service:
         self.metrics.registry.register(WorkerMetrics(hub.hub, tally, workers))
         return hub
 
+    def _make_scraper(self) -> Scraper | None:
+        if self._options.scrape is None:
+            return None
+        scraper = Scraper(self._options.scrape, self.router, clock=monotonic_s, rng=random.Random())
+        self.metrics.registry.register(ScrapeMetrics(scraper, self.router, monotonic_s))
+        return scraper
+
     def _new_exchange(self, stream: ProxyStream) -> Exchange:
-        return Exchange(stream, self._bind, self._options.exchange)
+        return Exchange(stream, self._bind, self._options.exchange, self._claims)
 
     def _bind(self, _: Headers) -> Router:
         return self.router
@@ -195,6 +212,8 @@ class Service:
 
     def _apply(self, resources: PoolResources) -> None:
         self.router.apply(resources, monotonic_s())
+        if self._scraper is not None:
+            self._scraper.follow(endpoint.destination for endpoint in resources.endpoints)
         if self._hub is not None:
             self._hub.hub.announce_resources(resources)
         self.metrics.resources_applied(self.router)

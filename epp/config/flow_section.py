@@ -18,6 +18,7 @@ from epp.core.flow import (
 __all__ = ["read_flow_section"]
 
 _MIN_RETRY_AFTER_S: Final = 1
+_MAX_RETRY_AFTER_S: Final = 3600
 _STATIC: Final = "static-usage-limit-policy"
 
 
@@ -79,9 +80,9 @@ class _Bands:
 
 def _limits(section: FlowSection, place: Place) -> FlowLimits:
     default = FlowLimits()
-    if section.max_retry_after < _MIN_RETRY_AFTER_S:
+    if not _MIN_RETRY_AFTER_S <= section.max_retry_after <= _MAX_RETRY_AFTER_S:
         text = f"{section.max_retry_after:g}s"
-        (place / "maxRetryAfter").mismatch(text, "a duration of at least 1s")
+        (place / "maxRetryAfter").mismatch(text, "a duration from 1s to 1h")
     # The budget of an empty pool follows the other one where only that is given.
     wait_limit_s = _limit_s(section.default_request_ttl, default.wait_limit_s)
     return FlowLimits(

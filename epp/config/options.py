@@ -9,7 +9,7 @@ from epp.config.scrape import ScrapeOptions
 from epp.core.claims import ClaimsOptions
 from epp.core.exchange import ExchangeLimits
 from epp.core.flow import FlowOptions
-from epp.core.flow.saturation import ConcurrencyOptions, SaturationOptions
+from epp.core.flow.saturation import AdaptiveOptions, SaturationOptions
 
 __all__ = ["ServeOptions", "TlsVersion", "TransportName"]
 
@@ -45,7 +45,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     tls_min_version: TlsVersion = "VersionTLS12"
     eds_file: Path | None = None
     flow: FlowOptions = FlowOptions()
-    saturation: SaturationOptions = ConcurrencyOptions()
+    saturation: SaturationOptions = AdaptiveOptions()
     exchange: ExchangeLimits = ExchangeLimits()
     claims: ClaimsOptions = ClaimsOptions()
     scrape: ScrapeOptions | None = ScrapeOptions()

@@ -51,12 +51,12 @@ Priority: TypeAlias = Annotated[
 Flag: TypeAlias = Annotated[bool, Meta(description="true or false")]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 Weight: TypeAlias = Annotated[
-    float, Meta(gt=0, le=_MAX_WEIGHT, description=f"a number above 0, up to {_MAX_WEIGHT}")
+    float, Meta(ge=1e-6, le=_MAX_WEIGHT, description=f"a number from 0.000001 to {_MAX_WEIGHT}")
 ]
 CostWeight: TypeAlias = Annotated[
     float, Meta(ge=0, le=_MAX_WEIGHT, description=f"a number from 0 to {_MAX_WEIGHT}")
 ]
-Rate: TypeAlias = Annotated[float, Meta(gt=0, le=1e9, description="a number above 0, up to 1e9")]
+Rate: TypeAlias = Annotated[float, Meta(ge=1e-9, le=1e9, description="a number from 1e-9 to 1e9")]
 Count: TypeAlias = Annotated[
     int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
 ]

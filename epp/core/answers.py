@@ -6,7 +6,7 @@ import msgspec
 
 from epp.core.headers import DROPPED_REASON
 from epp.core.replies import Header, ImmediateReply
-from epp.core.request import REFUSALS, Outcome
+from epp.core.request import REFUSALS, Cut, Outcome
 
 __all__ = ["error_reply", "refusal_reply"]
 
@@ -25,8 +25,8 @@ _ANTHROPIC_TYPES: Final = {
 _JSON: Final[Header] = (b"content-type", b"application/json")
 
 
-def refusal_reply(outcome: Outcome, retry_after_s: int, path: bytes) -> ImmediateReply:
-    """Return the answer for a request that was not dispatched."""
+def refusal_reply(outcome: Outcome | Cut, retry_after_s: int, path: bytes) -> ImmediateReply:
+    """Return the answer for a request that was not dispatched, or that the EPP ends."""
     refusal = REFUSALS[outcome]
     return error_reply(
         refusal.status,

@@ -20,15 +20,22 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fals
     """How the exchange of a dispatched request ended.
 
     ``status`` is that of the model server's response, 0 where none was seen. ``cause`` is
-    ``complete`` where the response ended by itself, as far as can be seen, else ``aborted``: the
-    client or the proxy cut it, or it never began. ``response_bytes`` is None where the response
-    body does not pass through the EPP.
+    ``complete`` where the response ended by itself, as far as can be seen, ``evicted`` where the
+    EPP ended it, else ``aborted``: the client or the proxy cut it, or it never began.
+    ``response_bytes`` is None where the response body does not pass through the EPP; so are
+    ``prompt_tokens`` and ``output_tokens``, and where it does not tell them (a stream that does not
+    tell its output counts for its events). ``first_byte_s`` is from the dispatch to the first byte
+    of the response's body, or to its headers where its body does not pass or it has none; None
+    where that has not come.
     """
 
     status: int
     cause: str
     duration_s: float
     response_bytes: int | None
+    first_byte_s: float | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 class Admission(Protocol):
@@ -44,7 +51,7 @@ class Admission(Protocol):
 
 
 class GateWaiter(Protocol):
-    """Who waits for a gate's answer: exactly one of these is called, once."""
+    """Who waits for a gate's answer: exactly one of the first three is called, once."""
 
     def dispatched(self, destination: str, waited_s: float, now: float) -> None:
         """The request goes to this ``ip:port`` and holds capacity there until it is finished."""
@@ -55,6 +62,13 @@ class GateWaiter(Protocol):
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
         """The request does not go; ``retry_after_s`` is the advice for the client, whole
         seconds."""
+
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        """The request was dispatched and is to end now, for one that matters more.
+
+        It holds its capacity until :meth:`Gate.finish`. It may be told so again, by another gate
+        that has taken its place.
+        """
 
 
 class Gate(Protocol):
@@ -73,6 +87,9 @@ class Gate(Protocol):
 
     def served_by(self, admission: Admission, destination: str, now: float) -> None:
         """The proxy says that this ``ip:port`` really serves the dispatched request."""
+
+    def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
+        """The response of a dispatched request has brought so many tokens by now."""
 
     def finish(self, admission: Admission, ending: Ending, now: float) -> None:
         """The response of a dispatched request has ended, whichever way."""

@@ -17,6 +17,15 @@ class Recorder(Protocol):
     def adopted(self, request: Request) -> None:
         """A request runs that was dispatched, and counted, by somebody else."""
 
+    def overridden(self, priority: int, rule: str) -> None:
+        """A band was served out of turn, by ``min-share`` or ``max-wait``."""
+
+    def settled(self, request: Request, charged: int, actual: int) -> None:
+        """A request was charged so much while it ran, and has cost so much."""
+
+    def evicted(self, request: Request) -> None:
+        """A request that runs is ended for one of higher priority; its ending is yet to come."""
+
     def ended(self, request: Request, ending: Ending) -> None:
         """The exchange of a dispatched request is over; its capacity is free again."""
 
@@ -31,6 +40,15 @@ class NullRecorder:
         """Ignore it."""
 
     def adopted(self, request: Request) -> None:
+        """Ignore it."""
+
+    def overridden(self, priority: int, rule: str) -> None:
+        """Ignore it."""
+
+    def settled(self, request: Request, charged: int, actual: int) -> None:
+        """Ignore it."""
+
+    def evicted(self, request: Request) -> None:
         """Ignore it."""
 
     def ended(self, request: Request, ending: Ending) -> None:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-__all__ = ["REFUSALS", "FlowKey", "Outcome", "Refusal", "Request"]
+__all__ = ["REFUSALS", "Cut", "FlowKey", "Outcome", "Refusal", "Request"]
 
 
 class FlowKey(NamedTuple):
@@ -26,8 +26,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``id`` is the proxy's request id: for logs and traces only, never a key, since clients choose
     it. ``subset`` is the gateway's hint: the only ``ip:port`` that may be picked; None where it
-    gave none. ``wait_limit_s`` is the request's own wait budget in seconds, None where it named
-    none.
+    gave none. ``wait_limit_s`` is the request's own wait budget in seconds, ``slo_ttft_s`` its
+    goal for the time to first token, None where it named none. ``prompt_tokens`` is estimated,
+    ``max_output_tokens`` what the request allows, None where it does not say.
     """
 
     flow: FlowKey
@@ -35,7 +36,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     model: str = ""
     objective: str = ""
     body_bytes: int = 0
+    prompt_tokens: int = 0
+    max_output_tokens: int | None = None
     wait_limit_s: float | None = None
+    slo_ttft_s: float | None = None
     subset: frozenset[str] | None = None
 
 
@@ -55,8 +59,16 @@ class Outcome(enum.Enum):
     __hash__ = object.__hash__  # Enum's own is a function in Python
 
 
+class Cut(enum.Enum):
+    """How the EPP ends a request that it has dispatched, which is the outcome of its wait."""
+
+    EVICTED = "evicted"
+
+    __hash__ = object.__hash__
+
+
 class Refusal(NamedTuple):
-    """What a client is told when its request was not dispatched.
+    """What a client is told when its request was not dispatched, or was ended by the EPP.
 
     ``dropped_reason`` is the value of ``x-llm-d-request-dropped-reason``, with the words of the
     reference implementation, so that clients that know those need not change.
@@ -70,7 +82,7 @@ class Refusal(NamedTuple):
 _CONTENDED: Final = 429
 _NO_CAPACITY: Final = 503
 
-REFUSALS: Final[Mapping[Outcome, Refusal]] = MappingProxyType(
+REFUSALS: Final[Mapping[Outcome | Cut, Refusal]] = MappingProxyType(
     {
         Outcome.REJECTED_CAPACITY: Refusal(
             _CONTENDED, "rejected-saturated", "The queue is full. Please retry later."
@@ -91,6 +103,11 @@ REFUSALS: Final[Mapping[Outcome, Refusal]] = MappingProxyType(
             "rejected-ttl-expired",
             "The request waited as long as it may without finding a free model server."
             " Please retry later.",
+        ),
+        Cut.EVICTED: Refusal(
+            _CONTENDED,
+            "evicted",
+            "The request was ended to make room for one of higher priority. Please retry later.",
         ),
         Outcome.REJECTED_NO_ENDPOINTS: Refusal(
             _NO_CAPACITY, "rejected-no-endpoints", "No model server can take this request."

@@ -5,19 +5,24 @@ response → release. Everything that belongs to one pool hangs on its router; n
 """
 
 import random
-from typing import Final
+from collections.abc import Callable
+from typing import TypeAlias
 
 from epp.core.claims import RequestClaims
-from epp.core.flow import FlowController, FlowLimits, Ticket
+from epp.core.flow import Charge, FlowController, FlowOptions, Ticket
+from epp.core.flow.saturation import SaturationDetector
 from epp.core.gate import Admission, Ending, GateWaiter
-from epp.core.pool import Lease, Pool
+from epp.core.pool import EngineLoad, Lease, Pool
 from epp.core.ports import Recorder
 from epp.core.request import FlowKey, Outcome, Request
 from epp.core.resources import Endpoint, PoolResources, PoolSpec
 from epp.core.scheduling import Scheduler
 from epp.core.timers import Timers
 
-__all__ = ["DEFAULT_FAIRNESS_ID", "Router", "RouterAdmission"]
+__all__ = ["DEFAULT_FAIRNESS_ID", "MakeDetector", "Router", "RouterAdmission"]
+
+MakeDetector: TypeAlias = Callable[[Pool, Timers, Callable[[float], None]], SaturationDetector]
+"""Makes a detector for a pool, with timers, and what it calls when it has made room by itself."""
 
 DEFAULT_FAIRNESS_ID = "default-flow"
 _DEFAULT_PRIORITY = 0
@@ -33,19 +38,21 @@ class Router:
         self,
         *,
         scheduler: Scheduler,
-        limits: FlowLimits,
-        max_concurrency: int,
+        options: FlowOptions,
+        make_detector: MakeDetector,
         timers: Timers,
         rng: random.Random,
         recorder: Recorder,
     ) -> None:
         self.recorder = recorder
-        self.pool = Pool(max_concurrency=max_concurrency)
+        self.pool = Pool(max_concurrency=1)
         self._scheduler = scheduler
         self._rng = rng
         self.flow = FlowController(
-            self.pool, scheduler, limits, timers=timers, rng=rng, recorder=recorder
+            self.pool, scheduler, options, timers=timers, rng=rng, recorder=recorder
         )
+        self.detector = make_detector(self.pool, timers, self.flow.pump)
+        self.pool.on_joined = self.detector.joined
         self.flow.ensure_band(_DEFAULT_PRIORITY)
         self._resources: PoolResources | None = None
         self.is_draining = False
@@ -86,7 +93,10 @@ class Router:
             model=claims.model,
             objective=claims.objective,
             body_bytes=claims.body_bytes,
+            prompt_tokens=claims.prompt_tokens,
+            max_output_tokens=claims.max_output_tokens,
             wait_limit_s=claims.wait_limit_s,
+            slo_ttft_s=claims.slo_ttft_s,
             subset=claims.subset,
         )
 
@@ -103,19 +113,23 @@ class Router:
 
         ``since_s`` is when its wait began, where that was at a router that is no more.
         """
-        admission = RouterAdmission(self.resolve(claims), waiter)
+        admission = RouterAdmission(self.resolve(claims), waiter, self.detector)
         ticket = self.flow.offer(admission.request, admission, now, since_s)
         if ticket.is_waiting:
             admission.ticket = ticket
         return admission
 
-    def adopt(self, claims: RequestClaims, destination: str) -> "RouterAdmission":
+    def adopt(
+        self, claims: RequestClaims, destination: str, since_s: float, waiter: GateWaiter
+    ) -> "RouterAdmission":
         """Hold capacity for a request that another router, which is no more, has dispatched.
 
-        It runs already, so neither the endpoint's limit nor its absence from the pool matters.
+        It runs already, since ``since_s``, so neither the endpoint's limit nor its absence from the
+        pool matters. ``waiter`` may yet hear that it is evicted.
         """
-        admission = RouterAdmission(self.resolve(claims), _NOBODY)
-        admission.lease = self.pool.adopt(destination)
+        admission = RouterAdmission(self.resolve(claims), _Adopter(waiter), self.detector)
+        lease = admission.lease = self.pool.adopt(destination, claims.prompt_tokens)
+        admission.charge = self.flow.adopt(admission.request, lease, admission, since_s)
         self.recorder.adopted(admission.request)
         return admission
 
@@ -139,15 +153,36 @@ class Router:
 
     def served_by(self, admission: Admission, destination: str, now: float) -> None:
         """The proxy says who really served; the lease moves there and its old place is free."""
-        if _own(admission).held_lease().move(destination):
-            self.flow.pump(now)
+        own = _own(admission)
+        if own.held_lease().move(destination):
+            self.flow.moved(own.held_charge(), now)
+
+    def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
+        """The response has brought so many tokens by now: its flow may owe more than was
+        charged."""
+        own = _own(admission)
+        self.flow.progress(own.held_charge(), own.request, output_tokens)
 
     def finish(self, admission: Admission, ending: Ending, now: float) -> None:
         """The response has ended, whichever way: its capacity goes to whoever is next."""
         own = _own(admission)
-        own.held_lease().release()
+        lease, charge = own.held_lease(), own.held_charge()
+        slot = lease.slot
+        lease.release()
+        self.flow.ended(charge, own.request, ending, now)
+        self.detector.ended(slot, ending, now - charge.since_s, now)
         self.recorder.ended(own.request, ending)
         self.flow.pump(now)
+
+    # What the engines say
+
+    def scraped(self, destination: str, load: EngineLoad, now: float) -> None:
+        """The engine at this ``ip:port`` has told its load."""
+        slot = self.pool.slot_of(destination)
+        if slot is not None:
+            self.pool.scraped(slot, load, now)
+            self.detector.scraped(slot, load, now)
+            self.flow.pump(now)
 
     def refused_early(self, reason: str) -> None:
         """Count an answer that an exchange gave by itself."""
@@ -174,13 +209,15 @@ class RouterAdmission:
     garbage collection.
     """
 
-    __slots__ = ("_waiter", "lease", "request", "ticket")
+    __slots__ = ("_detector", "_waiter", "charge", "lease", "request", "ticket")
 
-    def __init__(self, request: Request, waiter: GateWaiter) -> None:
+    def __init__(self, request: Request, waiter: GateWaiter, detector: SaturationDetector) -> None:
         self.request = request
         self._waiter = waiter
+        self._detector = detector
         self.ticket: Ticket | None = None
         self.lease: Lease | None = None
+        self.charge: Charge | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -192,10 +229,12 @@ class RouterAdmission:
         """When the wait is over at the latest, None where it has no end."""
         return None if self.ticket is None else self.ticket.deadline_s
 
-    def dispatched(self, lease: Lease, waited_s: float, now: float) -> None:
-        """Keep the lease and pass the word on."""
+    def dispatched(self, lease: Lease, charge: Charge, waited_s: float, now: float) -> None:
+        """Keep lease and charge, and pass the word on."""
         self.ticket = None
         self.lease = lease
+        self.charge = charge
+        self._detector.dispatched(lease.slot, now)
         self._waiter.dispatched(lease.endpoint.destination, waited_s, now)
 
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
@@ -203,15 +242,28 @@ class RouterAdmission:
         self.ticket = None
         self._waiter.refused(outcome, retry_after_s, now)
 
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        """Pass the word on."""
+        self._waiter.evicted(retry_after_s, now)
+
     def held_lease(self) -> Lease:
         """Return the lease. Raises AssertionError for a request that was not dispatched."""
         if self.lease is None:
             raise AssertionError("the request holds no lease")
         return self.lease
 
+    def held_charge(self) -> Charge:
+        """Return the charge. Raises AssertionError for a request that was not dispatched."""
+        if self.charge is None:
+            raise AssertionError("the request was not charged")
+        return self.charge
 
-class _Nobody:
-    """The waiter of what does not wait."""
+
+class _Adopter:
+    """The waiter of what does not wait: all that it can still hear is that it is evicted."""
+
+    def __init__(self, waiter: GateWaiter) -> None:
+        self._waiter = waiter
 
     def dispatched(self, destination: str, waited_s: float, now: float) -> None:
         raise AssertionError("a request that was adopted was dispatched again")
@@ -222,8 +274,8 @@ class _Nobody:
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
         raise AssertionError("a request that was adopted was refused")
 
-
-_NOBODY: Final = _Nobody()
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        self._waiter.evicted(retry_after_s, now)
 
 
 def _own(admission: Admission) -> RouterAdmission:

@@ -77,7 +77,12 @@ class Scraper:
             target = self._targets[destination] = _Target(destination)
             target.task = asyncio.create_task(self._watch(target), name=f"scrape {destination}")
             self._tasks.add(target.task)
-            target.task.add_done_callback(self._tasks.discard)
+            target.task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s has failed and goes on no more", task.get_name(), exc_info=error)
 
     async def _watch(self, target: "_Target") -> None:
         await target.sleep(self._rng.random() * _FIRST_WITHIN_S)

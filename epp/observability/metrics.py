@@ -5,8 +5,8 @@ sizes, requests in flight) are read from the core when Prometheus asks and cost 
 nothing. Every label set is bounded.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,14 +22,14 @@ from epp import __version__
 from epp.core.gate import Ending
 from epp.core.request import Outcome, Request
 from epp.core.router import DEFAULT_FAIRNESS_ID, Router
+from epp.observability.families import gauge
+from epp.observability.flow import FlowState
 from epp.observability.requests import RequestMetrics
 
 __all__ = ["Metrics"]
 
 # Creation times double the page and no dashboard reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
-
-_T = TypeVar("_T", bound=tuple[str, ...])
 
 _HANDSHAKE_REFUSALS: Final = (
     "alpn", "plaintext", "version", "no-certificate", "bad-certificate", "by-peer", "other",
@@ -73,7 +73,8 @@ class Metrics:
     ) -> None:
         """Export the state of a pool; to be called once, when it is known what there is to
         export."""
-        self.registry.register(_RouterState(router, open_streams, now))
+        self.registry.register(_RouterState(router, open_streams))
+        self.registry.register(FlowState(router, now))
 
     def resources_applied(self, router: Router) -> None:
         """Count a reload that was applied, and make the series of its priorities begin at zero."""
@@ -117,6 +118,18 @@ class Metrics:
         """Count a request that runs, and not as one that was sent."""
         self._requests.adopted(request)
 
+    def overridden(self, priority: int, rule: str) -> None:
+        """Count a dispatch out of turn."""
+        self._requests.overridden(priority, rule)
+
+    def settled(self, request: Request, charged: int, actual: int) -> None:
+        """Count what a request has cost, and was expected to."""
+        self._requests.settled(request, charged, actual)
+
+    def evicted(self, request: Request) -> None:
+        """Count a request that is ended for one of higher priority."""
+        self._requests.evicted(request)
+
     def ended(self, request: Request, ending: Ending) -> None:
         """Count the end of an exchange."""
         self._requests.ended(request, ending)
@@ -159,49 +172,21 @@ class Metrics:
 class _RouterState(Collector):
     """Reads a router when Prometheus asks."""
 
-    def __init__(
-        self, router: Router, open_streams: Callable[[], int], now: Callable[[], float]
-    ) -> None:
+    def __init__(self, router: Router, open_streams: Callable[[], int]) -> None:
         self._router = router
         self._open_streams = open_streams
-        self._now = now
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the families."""
-        yield _gauge("extproc_streams_inflight", "Open streams.", {(): self._open_streams()})
+        yield gauge("extproc_streams_inflight", "Open streams.", {(): self._open_streams()})
         spec = self._router.spec
         if spec is None:
             return
-        yield from self._queue(spec.name)
         yield from self._endpoints(spec.name)
 
     def describe(self) -> list[GaugeMetricFamily]:
         """Return nothing: the names are known only when there is a pool."""
         return []
-
-    def _queue(self, pool: str) -> Iterator[GaugeMetricFamily]:
-        flow = self._router.flow
-        now = self._now()
-        labels = ("priority", "inference_pool")
-        sizes, volumes, ages = {}, {}, {}
-        for band in flow.bands():
-            key = (str(band.priority), pool)
-            sizes[key] = band.requests
-            volumes[key] = band.bytes
-            oldest = band.heads()[:1]
-            ages[key] = now - oldest[0].entered_s if oldest else 0.0
-        yield _gauge("flow_control_queue_size", "Requests that wait.", sizes, labels)
-        yield _gauge("flow_control_queue_bytes", "Bytes of body that wait.", volumes, labels)
-        yield _gauge(
-            "flow_control_queue_oldest_age_seconds", "Age of the oldest that waits.", ages, labels
-        )
-        for name, used, limit in flow.utilization():
-            yield _gauge(
-                f"flow_control_global_capacity_utilization_{name}",
-                f"How full the queue is, in {name}: 1 is its limit.",
-                {(pool,): used / limit},
-                ("inference_pool",),
-            )
 
     def _endpoints(self, pool: str) -> Iterator[GaugeMetricFamily]:
         in_flight, limits = {}, {}
@@ -210,27 +195,18 @@ class _RouterState(Collector):
             in_flight[key] = running
             limits[key] = limit
         labels = ("inference_pool", "endpoint_name", "model_server_endpoint")
-        yield _gauge(
+        yield gauge(
             "ready_endpoints", "Endpoints that may be picked.", {(pool,): len(limits)}, ("name",)
         )
-        yield _gauge("inflight_requests", "Requests in flight by endpoint.", in_flight, labels)
-        yield _gauge(
+        yield gauge("inflight_requests", "Requests in flight by endpoint.", in_flight, labels)
+        yield gauge(
             "endpoint_concurrency_limit", "Most requests in flight allowed.", limits, labels
         )
         total = sum(limits.values())
         saturation = sum(in_flight.values()) / total if total else 1.0
-        yield _gauge(
+        yield gauge(
             "flow_control_pool_saturation",
             "Share of the endpoints' limits that is in use; 1 where there is no endpoint.",
             {(pool,): saturation},
             ("inference_pool",),
         )
-
-
-def _gauge(
-    name: str, text: str, values: Mapping[_T, float], labels: tuple[str, ...] = ()
-) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"llm_d_epp_{name}", text, labels=labels)
-    for label_values, value in values.items():
-        family.add_metric(list(label_values), value)
-    return family

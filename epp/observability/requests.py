@@ -41,7 +41,6 @@ _WAIT_LABELS: Final = ("priority", "outcome", "inference_pool")
 _DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
 _MAX_FLOWS: Final = 1_000
 _OTHER: Final = "other"
-_ABORTED: Final = "aborted"
 
 
 class Histogram:
@@ -82,6 +81,8 @@ class RequestMetrics(Collector):
     def __init__(self) -> None:
         self._flows: dict[tuple[str, FlowKey], _FlowSeries] = {}
         self._waits: dict[tuple[int, Outcome], _WaitSeries] = {}
+        self._overrides: dict[tuple[int, str], int] = {}
+        self._evictions: dict[tuple[str, str], int] = {}
         self._pool_name = ""
 
     def expect(self, priority: int, default_fairness_id: str, pool_name: str) -> None:
@@ -111,6 +112,22 @@ class RequestMetrics(Collector):
         """Count a request that runs, and not as one that was sent."""
         self._flow(request.model, request.flow).running += 1
 
+    def overridden(self, priority: int, rule: str) -> None:
+        """Count a dispatch out of turn."""
+        key = (priority, rule)
+        self._overrides[key] = self._overrides.get(key, 0) + 1
+
+    def settled(self, request: Request, charged: int, actual: int) -> None:
+        """Count a cost, and how far its estimate was off."""
+        flow = self._flow(request.model, request.flow)
+        flow.cost += actual
+        flow.misjudged += abs(actual - charged)
+
+    def evicted(self, request: Request) -> None:
+        """Count a request that is ended for one of higher priority."""
+        key = (str(request.flow.priority), self._pool_name)
+        self._evictions[key] = self._evictions.get(key, 0) + 1
+
     def ended(self, request: Request, ending: Ending) -> None:
         """Count the end of an exchange."""
         flow = self._flow(request.model, request.flow)
@@ -121,7 +138,7 @@ class RequestMetrics(Collector):
         if ending.status >= 400:
             flow.failed(str(ending.status))
         elif ending.cause != "complete":
-            flow.failed(_ABORTED)
+            flow.failed(ending.cause)
 
     def _flow(self, model: str, flow: FlowKey) -> "_FlowSeries":
         key = (model, flow)
@@ -183,7 +200,23 @@ class RequestMetrics(Collector):
             running.add_metric(series.labels, series.running)
             for code, count in series.errors.items():
                 errors.add_metric((*series.labels, code), count)
-        yield from (requests, running, errors)
+        yield from (requests, running, errors, *self._costs())
+
+    def _costs(self) -> Iterator[Metric]:
+        costs = CounterMetricFamily(
+            f"{_PREFIX}flow_control_served_cost_total",
+            "What the requests that have ended have cost, in the unit of the configuration.",
+            labels=_FLOW_LABELS,
+        )
+        misjudged = CounterMetricFamily(
+            f"{_PREFIX}flow_control_misjudged_cost_total",
+            "By how much what was charged to requests while they ran was off, in all.",
+            labels=_FLOW_LABELS,
+        )
+        for series in self._flows.values():
+            costs.add_metric(series.labels, series.cost)
+            misjudged.add_metric(series.labels, series.misjudged)
+        yield from (costs, misjudged)
 
     def _flow_histogram(
         self, name: str, text: str, histogram: "Callable[[_FlowSeries], Histogram]"
@@ -207,17 +240,33 @@ class RequestMetrics(Collector):
         for series in self._waits.values():
             totals.add_metric(series.labels, series.total)
             series.duration_s.add_to(durations, series.labels)
-        yield from (totals, durations)
+        overrides = CounterMetricFamily(
+            f"{_PREFIX}flow_control_out_of_turn_total",
+            "Requests that went before those of a higher priority, by the rule that let them.",
+            labels=("priority", "rule"),
+        )
+        for (priority, rule), count in self._overrides.items():
+            overrides.add_metric((str(priority), rule), count)
+        evictions = CounterMetricFamily(
+            f"{_PREFIX}flow_control_evictions_total",
+            "Running requests that were ended for one of higher priority.",
+            labels=("priority", "inference_pool"),
+        )
+        for labels, count in self._evictions.items():
+            evictions.add_metric(labels, count)
+        yield from (totals, durations, overrides, evictions)
 
 
 class _FlowSeries:
-    __slots__ = ("duration_s", "errors", "labels", "request_bytes", "requests", "response_bytes",
-                 "running")  # fmt: skip
+    __slots__ = ("cost", "duration_s", "errors", "labels", "misjudged", "request_bytes", "requests",
+                 "response_bytes", "running")  # fmt: skip
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
         self.requests = 0
         self.running = 0
+        self.cost = 0
+        self.misjudged = 0
         self.errors: dict[str, int] = {}
         self.duration_s = Histogram(_LATENCY_S)
         self.request_bytes = Histogram(_REQUEST_BYTES)

@@ -84,3 +84,7 @@ class RemoteAdmission:
         """Note it, and pass the word on."""
         self._keeper.forget(self)
         self._waiter.refused(outcome, retry_after_s, now)
+
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        """Pass the word on."""
+        self._waiter.evicted(retry_after_s, now)

@@ -22,11 +22,13 @@ from epp.workers.messages import (
     Beat,
     CoreMessage,
     Dispatched,
+    Evict,
     Finish,
     Hello,
     Listening,
     PassBy,
     Passed,
+    Progress,
     Refused,
     Resources,
     Running,
@@ -77,6 +79,10 @@ class _Entry:
         del self._session.entries[self._id]
         self._session.send(Refused(self._id, outcome, retry_after_s))
 
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        """Tell the worker, which will say when it has ended."""
+        self._session.send(Evict(self._id, retry_after_s))
+
 
 class _Passer:
     """The waiter of a request that is no inference: it has its answer at once."""
@@ -98,6 +104,10 @@ class _Passer:
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
         """Tell the worker."""
         self._session.send(Refused(self._id, outcome, retry_after_s))
+
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        """What holds nothing is not evicted."""
+        raise AssertionError("a request that is no inference was evicted")
 
 
 class Session:
@@ -143,6 +153,7 @@ class Hub:
             PassBy: self._on_pass_by,
             Withdraw: self._on_withdraw,
             ServedBy: self._on_served_by,
+            Progress: self._on_progress,
             Finish: self._on_finish,
             Stats: self._on_stats,
         }
@@ -226,7 +237,9 @@ class Hub:
 
     def _on_running(self, session: Session, message: Running, now: float) -> None:
         entry = self._new_entry(session, message.id, message.claims, message.since_s)
-        entry.admission = self._router.adopt(message.claims, message.destination)
+        entry.admission = self._router.adopt(
+            message.claims, message.destination, message.since_s, entry
+        )
 
     def _on_waiting(self, session: Session, message: Waiting, now: float) -> None:
         entry = self._new_entry(session, message.id, message.claims, message.since_s)
@@ -267,6 +280,10 @@ class Hub:
     def _on_served_by(self, session: Session, message: ServedBy, now: float) -> None:
         admission = _dispatched(session.entries[message.id])
         self._router.served_by(admission, message.destination, now)
+
+    def _on_progress(self, session: Session, message: Progress, now: float) -> None:
+        admission = _dispatched(session.entries[message.id])
+        self._router.progress(admission, message.output_tokens, now)
 
     def _on_finish(self, session: Session, message: Finish, now: float) -> None:
         admission = _dispatched(session.entries.pop(message.id))

@@ -20,6 +20,7 @@ __all__ = [
     "Beat",
     "CoreMessage",
     "Dispatched",
+    "Evict",
     "Finish",
     "FrameError",
     "FrameReader",
@@ -27,6 +28,7 @@ __all__ = [
     "Listening",
     "PassBy",
     "Passed",
+    "Progress",
     "Refused",
     "Resources",
     "Running",
@@ -128,6 +130,13 @@ class Finish(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
     ending: Ending
 
 
+class Progress(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
+    """See Gate.progress."""
+
+    id: int
+    output_tokens: int
+
+
 class Stats(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
     """What a worker has counted since its last Stats, and how many streams are open now.
 
@@ -196,12 +205,19 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag=28, gc=False):
     """The core turns its loop: its answer to Stats."""
 
 
+class Evict(msgspec.Struct, frozen=True, array_like=True, tag=29, gc=False):
+    """See GateWaiter.evicted. It may cross the Finish of a request that has ended by itself."""
+
+    id: int
+    retry_after_s: int
+
+
 WorkerMessage: TypeAlias = (
     Hello | Running | Waiting | Synced | Listening | Admit | PassBy | Withdraw | ServedBy
-    | Finish | Stats
+    | Progress | Finish | Stats
 )  # fmt: skip
 CoreMessage: TypeAlias = (
-    Welcome | Dispatched | Passed | Refused | Resources | Standing | Stop | Beat
+    Welcome | Dispatched | Passed | Refused | Evict | Resources | Standing | Stop | Beat
 )  # fmt: skip
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from epp.core.claims import RequestClaims
-from epp.core.flow import FlowLimits
+from epp.core.flow import FlowOptions
 from epp.core.gate import Admission, Ending, GateWaiter
 from epp.core.request import Outcome
 from epp.core.resources import PoolResources
@@ -29,9 +29,11 @@ from epp.workers.degraded import WorkerCounts
 from epp.workers.messages import (
     Admit,
     Dispatched,
+    Evict,
     Finish,
     PassBy,
     Passed,
+    Progress,
     Refused,
     Running,
     ServedBy,
@@ -68,8 +70,8 @@ class RemoteGate:
 
     ``send`` sends a message to the core; it is called only between :meth:`welcome` and
     :meth:`lost`. ``new_router`` makes the router that decides when no core has come within
-    ``gap_timeout_s`` seconds, with ``counts`` as its recorder. ``limits`` bound what may wait for a
-    core.
+    ``gap_timeout_s`` seconds, with ``counts`` as its recorder. ``options`` say how much may wait
+    for a core, and for how long.
     """
 
     def __init__(
@@ -78,14 +80,14 @@ class RemoteGate:
         *,
         new_router: Callable[[], Router],
         counts: WorkerCounts,
-        limits: FlowLimits,
+        options: FlowOptions,
         gap_timeout_s: float,
         timers: Timers,
     ) -> None:
         self._send = send
         self._new_router = new_router
         self._counts = counts
-        self._limits = limits
+        self._options = options
         self._gap_timeout_s = gap_timeout_s
         self._timers = timers
         self._mode = _Mode.DETACHED
@@ -162,6 +164,14 @@ class RemoteGate:
         elif self._router is not None and own.local is not None:
             self._router.served_by(own.local, destination, now)
 
+    def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
+        """The response of a dispatched request has brought so many tokens by now."""
+        own = _own(admission)
+        if self._mode is _Mode.ATTACHED:
+            self._send(Progress(own.id, output_tokens))
+        elif self._router is not None and own.local is not None:
+            self._router.progress(own.local, output_tokens, now)
+
     def finish(self, admission: Admission, ending: Ending, now: float) -> None:
         """The response of a dispatched request has ended, whichever way."""
         own = _own(admission)
@@ -211,6 +221,12 @@ class RemoteGate:
         if admission is not None:
             admission.refused(message.outcome, message.retry_after_s, now)
 
+    def evicted(self, message: Evict, now: float) -> None:
+        """Pass the word on, unless the request has ended meanwhile."""
+        admission = self._table.get(message.id)
+        if admission is not None:
+            admission.evicted(message.retry_after_s, now)
+
     def resources(self, resources: PoolResources) -> None:
         """Remember the pool for the time in which there may be no core."""
         self._resources = resources
@@ -257,14 +273,18 @@ class RemoteGate:
 
     def deadline_s(self, admission: RemoteAdmission) -> float | None:
         """Return when a wait is over at the latest, by this worker's own limits."""
-        limits = self._limits
-        general_s = limits.wait_limit_s if self._destinations else limits.no_endpoint_wait_limit_s
-        own_s = None if admission.claims is None else admission.claims.wait_limit_s
-        waits_s = [wait_s for wait_s in (general_s, own_s) if wait_s is not None]
-        if not waits_s:
+        own_s, priority = None, 0
+        claims, resources = admission.claims, self._resources
+        if claims is not None:
+            own_s = claims.wait_limit_s
+            objective = resources.objectives.get(claims.objective) if resources else None
+            priority = objective.priority if objective else 0
+        is_empty = not self._destinations
+        budget_s = self._options.budget_s(priority, own_s, pool_is_empty=is_empty)
+        if budget_s is None:
             return None
         gap_s = 0.0 if self._mode is _Mode.ATTACHED else self._gap_timeout_s
-        return admission.since_s + min(waits_s) + gap_s
+        return admission.since_s + budget_s + gap_s
 
     # The gap
 
@@ -285,7 +305,8 @@ class RemoteGate:
             elif admission.destination is None:
                 waiting.append((-router.priority_of(claims.objective), admission, claims))
             else:
-                admission.local = router.adopt(claims, admission.destination)
+                destination, since_s = admission.destination, admission.since_s
+                admission.local = router.adopt(claims, destination, since_s, admission)
         waiting.sort(key=lambda entry: entry[0])
         for _, admission, claims in waiting:
             if admission.is_waiting:  # whoever heard before may have withdrawn it
@@ -322,7 +343,7 @@ class RemoteGate:
 
     @property
     def _is_full(self) -> bool:
-        limits = self._limits
+        limits = self._options.limits
         return self._waiting > limits.max_requests or self._waiting_bytes > limits.max_bytes
 
     def _enter(self, mode: _Mode) -> None:

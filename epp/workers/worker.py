@@ -7,13 +7,16 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from epp.clock import Alarm, monotonic_s
 from epp.config import ServeOptions
+from epp.core.claims import ClaimsReader
 from epp.core.exchange import Exchange
+from epp.core.flow.saturation import ConcurrencyOptions, known_limit, make_detector
 from epp.core.headers import Headers
 from epp.core.replies import ProxyStream
 from epp.core.router import Router
@@ -28,6 +31,7 @@ from epp.workers.messages import (
     Beat,
     CoreMessage,
     Dispatched,
+    Evict,
     Hello,
     Listening,
     Passed,
@@ -72,6 +76,7 @@ class Worker:
         self._options = options
         self._seat = seat
         self._tell_ready = tell_ready
+        self._claims = ClaimsReader(options.claims)
         self._timers = Timers()
         self._alarm = Alarm(self._timers)
         self._health = Health()
@@ -81,7 +86,7 @@ class Worker:
             self._send,
             new_router=self._new_router,
             counts=self._counts,
-            limits=options.flow,
+            options=options.flow,
             gap_timeout_s=options.core_gap_timeout_s,
             timers=self._timers,
         )
@@ -106,6 +111,7 @@ class Worker:
             Dispatched: self._gate.dispatched,
             Passed: self._gate.passed,
             Refused: self._gate.refused,
+            Evict: self._gate.evicted,
             Resources: self._on_resources,
             Standing: self._on_standing,
             Stop: self._on_stop,
@@ -263,7 +269,7 @@ class Worker:
     # What is made
 
     def _new_exchange(self, stream: ProxyStream) -> Exchange:
-        return Exchange(stream, self._bind, self._options.exchange)
+        return Exchange(stream, self._bind, self._options.exchange, self._claims)
 
     def _bind(self, _: Headers) -> RemoteGate:
         return self._gate
@@ -271,11 +277,13 @@ class Worker:
     def _new_router(self) -> Router:
         """Return the router that decides without a core, with this worker's share of the limits."""
         options = self._options
+        limit = -(-known_limit(options.saturation) // options.workers)
+        share = ConcurrencyOptions(max_requests=limit)
         logger.warning("there is no core: this worker decides itself")
         return Router(
             scheduler=LeastLoaded(),
-            limits=options.flow,
-            max_concurrency=-(-options.max_concurrency // options.workers),
+            options=options.flow,
+            make_detector=partial(make_detector, share),
             timers=self._timers,
             rng=random.Random(),
             recorder=self._counts,

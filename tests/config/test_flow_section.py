@@ -66,8 +66,10 @@ def test_the_budget_of_an_empty_pool_follows_the_other(
         ("{noEndpointRequestTTL: -1s}", 'noEndpointRequestTTL: found "-1s"; expected a duration of'
          ' at least 0, such as "500ms", "30s" or "1h30m"'),
         ("{enableEviction: yes}", 'enableEviction: found "yes"; expected true or false'),
-        ("{maxRetryAfter: 900ms}", 'maxRetryAfter: found "0.9s"; expected a duration of at least'
-         " 1s"),
+        ("{maxRetryAfter: 900ms}", 'maxRetryAfter: found "0.9s"; expected a duration from 1s to'
+         " 1h"),
+        ("{maxRetryAfter: 2h}", 'maxRetryAfter: found "7200s"; expected a duration from 1s to'
+         " 1h"),
         ("{maxRequest: 5}", 'maxRequest: unknown field; did you mean "maxRequests"?'),
         ("[]", None),
     ],
@@ -219,10 +221,10 @@ def test_cost() -> None:
 @pytest.mark.parametrize(
     ("section", "problem"),
     [
-        ("{fairness: {weights: {a: 0}}}", "fairness.weights.a: found 0; expected a number above 0,"
-         " up to 1000000"),
+        ("{fairness: {weights: {a: 0}}}", "fairness.weights.a: found 0; expected a number from"
+         " 0.000001 to 1000000"),
         ("{fairness: {weights: {a b: x}}}", 'fairness.weights["a b"]: found "x"; expected a number'
-         " above 0, up to 1000000"),
+         " from 0.000001 to 1000000"),
         ("{fairness: {maxFlows: 0}}", "fairness.maxFlows: found 0; expected a whole number from 1"
          " to 1000000"),
         ("{fairness: {sharedFlows: 1.5}}", "fairness.sharedFlows: found 1.5; expected a whole"
@@ -231,10 +233,14 @@ def test_cost() -> None:
          ' "slotTime"'),
         ("{cost: {promptWeight: -1}}", "cost.promptWeight: found -1; expected a number from 0 to"
          " 1000000"),
+        ("{fairness: {weights: {a: 1e-300}}}", "fairness.weights.a: found 1e-300; expected a number"
+         " from 0.000001 to 1000000"),
+        ("{cost: {prefillTokensPerSecond: 1e-320}}", "cost.prefillTokensPerSecond: found 1e-320;"
+         " expected a number from 1e-9 to 1e9"),
         ("{cost: {secondsPerOutputToken: 0}}", "cost.secondsPerOutputToken: found 0; expected a"
-         " number above 0, up to 1e9"),
+         " number from 1e-9 to 1e9"),
         ("{cost: {prefillTokensPerSecond: 1e999}}", "cost.prefillTokensPerSecond: found Infinity;"
-         " expected a number above 0, up to 1e9"),
+         " expected a number from 1e-9 to 1e9"),
     ],
 )  # fmt: skip
 def test_wrong_values_of_ours_are_refused_with_their_place(section: str, problem: str) -> None:

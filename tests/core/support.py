@@ -4,32 +4,41 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from epp.core.exchange import Exchange, ExchangeLimits
-from epp.core.flow import FlowLimits
+from epp.core.flow import BandOptions, Charge, CostOptions, FlowLimits, FlowOptions
+from epp.core.flow.saturation import ConcurrencyOptions, make_detector
 from epp.core.gate import Ending
 from epp.core.headers import Headers
 from epp.core.pool import Lease
 from epp.core.replies import Reply
 from epp.core.request import FlowKey, Outcome, Request
 from epp.core.resources import Endpoint, Objective, PoolResources, PoolSpec
-from epp.core.router import Router
+from epp.core.router import MakeDetector, Router
 from epp.core.scheduling import LeastLoaded, Scheduler
 from epp.core.timers import Timers
 
 __all__ = [
+    "LONG_OUTPUTS",
     "Clock",
     "CountingRecorder",
     "Harness",
     "RecordingGateWaiter",
     "RecordingStream",
     "RecordingWaiter",
+    "at_most",
+    "completed",
     "destination",
     "endpoint",
     "headers",
     "request",
     "resources",
 ]
+
+
+LONG_OUTPUTS = CostOptions(default_output_tokens=256)
+"""Outputs are expected to be of this length before any was seen."""
 
 
 def endpoint(number: int, **labels: str) -> Endpoint:
@@ -65,18 +74,42 @@ def headers(*pairs: tuple[bytes, bytes], path: bytes = b"/v1/completions") -> He
 
 def request(
     priority: int = 0,
+    fairness_id: str = "tenant",
     *,
     body_bytes: int = 0,
+    prompt_tokens: int = 0,
+    max_output_tokens: int | None = None,
     subset: Iterable[int] | None = None,
     wait_limit_s: float | None = None,
+    slo_ttft_s: float | None = None,
 ) -> Request:
     """Return a request of a priority; ``subset`` names endpoints by their numbers."""
     return Request(
-        flow=FlowKey(priority, "tenant"),
+        flow=FlowKey(priority, fairness_id),
         body_bytes=body_bytes,
+        prompt_tokens=prompt_tokens,
+        max_output_tokens=max_output_tokens,
         subset=None if subset is None else frozenset(map(destination, subset)),
         wait_limit_s=wait_limit_s,
+        slo_ttft_s=slo_ttft_s,
     )
+
+
+def completed(output_tokens: int | None = None, duration_s: float = 1.0) -> Ending:
+    """Return the ending of a request that was served."""
+    return Ending(
+        status=200,
+        cause="complete",
+        duration_s=duration_s,
+        response_bytes=None,
+        output_tokens=output_tokens,
+    )
+
+
+def at_most(max_requests: int, max_tokens: int | None = None) -> MakeDetector:
+    """Return what makes a detector with a fixed limit for each endpoint."""
+    options = ConcurrencyOptions(max_requests=max_requests, max_tokens=max_tokens)
+    return partial(make_detector, options)
 
 
 class RecordingStream:
@@ -111,6 +144,7 @@ class _Decision:
         self.waited_s: float | None = None
         self.retry_after_s: int | None = None
         self.decided_s: float | None = None
+        self.evictions: list[float] = []
         self._on_decision = on_decision
 
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
@@ -130,17 +164,26 @@ class RecordingWaiter(_Decision):
 
     def __init__(self, on_decision: Callable[[], None] = lambda: None) -> None:
         super().__init__(on_decision)
+        self.request = request()
         self.lease: Lease | None = None
+        self.charge: Charge | None = None
 
     @property
     def destination(self) -> str:
         assert self.lease is not None, f"not dispatched but {self.outcome}"
         return self.lease.endpoint.destination
 
-    def dispatched(self, lease: Lease, waited_s: float, now: float) -> None:
+    def dispatched(self, lease: Lease, charge: Charge, waited_s: float, now: float) -> None:
         self._decide(Outcome.DISPATCHED, now)
         self.lease = lease
+        self.charge = charge
         self.waited_s = waited_s
+        self._on_decision()
+
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        assert self.outcome is Outcome.DISPATCHED
+        self.evictions.append(now)
+        self.retry_after_s = retry_after_s
         self._on_decision()
 
 
@@ -159,6 +202,10 @@ class RecordingGateWaiter(_Decision):
         self.waited_s = waited_s
         self._on_decision()
 
+    def evicted(self, retry_after_s: int, now: float) -> None:
+        self.evictions.append(now)
+        self.retry_after_s = retry_after_s
+
     def passed(self, destination: str, now: float) -> None:
         assert self.outcome is None, f"passed after {self.outcome}"
         assert not self.has_passed
@@ -176,6 +223,9 @@ class CountingRecorder:
         self.endings: list[Ending] = []
         self.ended_requests: list[Request] = []
         self.adoptions = 0
+        self.evicted_requests: list[Request] = []
+        self.overrides: Counter[tuple[int, str]] = Counter()
+        self.settlements: list[tuple[Request, int, int]] = []
         self.early: list[str] = []
         self._decided: dict[int, Request] = {}
 
@@ -190,6 +240,20 @@ class CountingRecorder:
         assert id(request) not in self._decided, "a request is adopted that was decided on"
         self._decided[id(request)] = request
         self.adoptions += 1
+
+    def overridden(self, priority: int, rule: str) -> None:
+        self.overrides[priority, rule] += 1
+
+    def settled(self, request: Request, charged: int, actual: int) -> None:
+        assert charged >= 0
+        assert actual >= 0
+        self.settlements.append((request, charged, actual))
+
+    def evicted(self, request: Request) -> None:
+        assert id(request) in self._decided, "an eviction without a dispatch"
+        assert not any(request is other for other in self.evicted_requests), "two evictions"
+        assert not any(request is other for other in self.ended_requests), "an eviction too late"
+        self.evicted_requests.append(request)
 
     def ended(self, request: Request, ending: Ending) -> None:
         assert id(request) in self._decided, "an ending without a dispatch"
@@ -244,7 +308,10 @@ class Harness:
         *,
         objectives: Mapping[str, int] | None = None,
         limits: FlowLimits | None = None,
+        band: BandOptions | None = None,
+        options: FlowOptions | None = None,
         max_concurrency: int = 1,
+        detector: MakeDetector | None = None,
         scheduler: Scheduler | None = None,
         exchange_limits: ExchangeLimits | None = None,
         router_type: type[Router] = Router,
@@ -256,8 +323,11 @@ class Harness:
         self.exchange_limits = exchange_limits or ExchangeLimits()
         self.router = router_type(
             scheduler=scheduler or LeastLoaded(),
-            limits=limits or FlowLimits(),
-            max_concurrency=max_concurrency,
+            options=options
+            or FlowOptions(
+                limits=limits or FlowLimits(), band=band or BandOptions(), cost=LONG_OUTPUTS
+            ),
+            make_detector=detector or at_most(max_concurrency),
             timers=self.timers,
             rng=random.Random(0),
             recorder=self.recorder,
@@ -288,12 +358,23 @@ class Harness:
         lease.release()
         self.router.flow.pump(self.now)
 
+    def finish(self, waiter: RecordingWaiter, ending: Ending | None = None) -> None:
+        """End a dispatched request as the router does, and let the next go."""
+        assert waiter.lease is not None
+        assert waiter.charge is not None
+        waiter.lease.release()
+        self.router.flow.ended(waiter.charge, waiter.request, ending or completed(), self.now)
+        self.router.flow.pump(self.now)
+
     def assert_at_rest(self) -> None:
         """Nothing is held any more."""
         assert self.router.pool.total_in_flight == 0
+        assert not any(self.router.pool._tokens)
         assert self.router.flow.requests == 0
         assert self.router.flow.bytes == 0
         assert len(self.timers) == 0
-        assert [band for band in self.router.flow.bands() if band.requests or band.bytes] == []
+        for band in self.router.flow.bands():
+            assert (band.requests, band.bytes, band.cost, band.running) == (0, 0, 0, 0)
+            assert not any((band.flows, band.lanes, band.arrivals))
         taken = self.recorder.outcomes[Outcome.DISPATCHED] + self.recorder.adoptions
         assert len(self.recorder.endings) == taken

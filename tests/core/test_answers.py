@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from epp.core.answers import error_reply, refusal_reply
-from epp.core.request import REFUSALS, Outcome
+from epp.core.request import REFUSALS, Cut, Outcome
 
 _SEEN = {
     Outcome.REJECTED_CAPACITY: (429, "rejected-saturated"),
@@ -33,7 +33,7 @@ _ANTHROPIC_PATHS = [
 
 
 def test_every_outcome_but_two_is_a_refusal() -> None:
-    assert set(REFUSALS) == set(_SEEN)
+    assert set(REFUSALS) == {*_SEEN, *Cut}
     assert set(Outcome) - set(REFUSALS) == {Outcome.DISPATCHED, Outcome.CANCELLED}
 
 

@@ -2,7 +2,14 @@
 
 import pytest
 
-from epp.core.headers import CONTROL_HEADERS, DESTINATION, FAIRNESS_ID, OBJECTIVE, Headers
+from epp.core.headers import (
+    CONTROL_HEADERS,
+    DESTINATION,
+    FAIRNESS_ID,
+    OBJECTIVE,
+    SLO_TTFT,
+    Headers,
+)
 
 
 def test_several_values_of_one_name_are_all_kept() -> None:
@@ -19,7 +26,7 @@ def test_what_is_not_there() -> None:
     assert found.first_of((b"a", b"b")) == b""
 
 
-@pytest.mark.parametrize("names", [OBJECTIVE, FAIRNESS_ID])
+@pytest.mark.parametrize("names", [OBJECTIVE, FAIRNESS_ID, SLO_TTFT])
 def test_the_present_name_comes_before_its_alias(names: tuple[bytes, bytes]) -> None:
     name, alias = names
     assert Headers([(alias, b"old"), (name, b"new")]).first_of(names) == b"new"
@@ -39,4 +46,6 @@ def test_control_headers_are_lower_case_and_include_all_that_steers() -> None:
         b"x-gateway-inference-objective",
         b"x-llm-d-inference-fairness-id",
         b"x-gateway-inference-fairness-id",
+        b"x-llm-d-slo-ttft-ms",
+        b"x-slo-ttft-ms",
     } <= set(CONTROL_HEADERS)

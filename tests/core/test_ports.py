@@ -12,6 +12,8 @@ def test_null_recorder_takes_everything() -> None:
     recorder.wait_ended(request(), Outcome.DISPATCHED, 0.5)
     recorder.refused_early("too-large")
     recorder.adopted(request())
+    recorder.overridden(0, "min-share")
+    recorder.settled(request(), 10, 12)
     recorder.ended(
         request(), Ending(status=200, cause="complete", duration_s=1.0, response_bytes=None)
     )

@@ -1,11 +1,15 @@
 """The router: what a request is resolved to, and its way from the queue to the end of its lease."""
 
+from collections.abc import Callable
+
 import pytest
 
 from epp.core.claims import RequestClaims
 from epp.core.gate import Ending, Gate
+from epp.core.pool import EngineLoad, Pool
 from epp.core.request import FlowKey, Outcome, Request
 from epp.core.router import DEFAULT_FAIRNESS_ID, RouterAdmission
+from epp.core.timers import Timers
 
 from .support import Harness, RecordingGateWaiter, destination, request, resources
 
@@ -114,7 +118,9 @@ def test_an_admission_waits_until_its_deadline_or_its_turn() -> None:
 
 
 def test_an_admission_does_not_wait_before_it_stands_in_the_queue() -> None:
-    assert _standing(RouterAdmission(request(), RecordingGateWaiter())) == (False, None)
+    assert _standing(
+        RouterAdmission(request(), RecordingGateWaiter(), Harness([1]).router.detector)
+    ) == (False, None)
 
 
 def test_the_end_is_told_before_the_next_goes() -> None:
@@ -180,7 +186,10 @@ def test_following_a_fail_over_frees_the_place_it_left() -> None:
 def test_what_another_has_dispatched_is_adopted(number: int) -> None:
     harness = Harness([1], objectives=_OBJECTIVES)
     claims = RequestClaims(objective="batch")
-    admissions = [harness.router.adopt(claims, destination(number)) for _ in range(2)]
+    admissions = [
+        harness.router.adopt(claims, destination(number), 990.0, RecordingGateWaiter())
+        for _ in range(2)
+    ]
     assert harness.recorder.adoptions == 2
     assert [admission.request.flow.priority for admission in admissions] == [-10, -10]
     assert [_standing(admission) for admission in admissions] == [(False, None)] * 2
@@ -195,16 +204,18 @@ def test_what_another_has_dispatched_is_adopted(number: int) -> None:
 
 def test_who_was_adopted_can_fail_over() -> None:
     harness = Harness([1, 2])
-    admission = harness.router.adopt(RequestClaims(), destination(9))
+    admission = harness.router.adopt(RequestClaims(), destination(9), 990.0, RecordingGateWaiter())
     harness.router.served_by(admission, destination(2), harness.now)
     assert [count for _, count, _ in harness.router.pool] == [0, 1]
 
 
 def test_an_adopted_request_has_nothing_to_wait_for() -> None:
-    admission = Harness([1]).router.adopt(RequestClaims(), destination(1))
-    assert admission.lease is not None
+    harness = Harness([1])
+    waiter = RecordingGateWaiter()
+    admission = harness.router.adopt(RequestClaims(), destination(1), 990.0, waiter)
+    lease, charge = admission.held_lease(), admission.held_charge()
     with pytest.raises(AssertionError, match="dispatched again"):
-        admission.dispatched(admission.lease, 0.0, 0.0)
+        admission.dispatched(lease, charge, 0.0, 0.0)
     with pytest.raises(AssertionError, match="was refused"):
         admission.refused(Outcome.EXPIRED, 1, 0.0)
     with pytest.raises(AssertionError, match="let pass"):
@@ -221,6 +232,72 @@ def test_a_wait_that_began_elsewhere_goes_on() -> None:
     harness.clock.advance(0.5)
     harness.give_back(lease)
     assert waiter.waited_s == 59.5
+
+
+# While it runs
+
+
+class _Spy:
+    """A detector that keeps what it hears, and gives an endpoint twice what its engine runs."""
+
+    def __init__(self, pool: Pool, timers: Timers, on_room: Callable[[float], None]) -> None:
+        self._pool = pool
+        self.heard: list[tuple[object, ...]] = []
+
+    def joined(self, slot: int) -> None:
+        self.heard.append(("joined", slot))
+        self._pool.set_limit(slot, 1, "warming")
+
+    def dispatched(self, slot: int, now: float) -> None:
+        self.heard.append(("dispatched", slot, now))
+
+    def ended(self, slot: int, ending: Ending, slot_s: float, now: float) -> None:
+        self.heard.append(("ended", slot, slot_s, now))
+
+    def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
+        self.heard.append(("scraped", slot, load, now))
+        self._pool.set_limit(slot, 2 * int(load.running), "kv")
+
+
+def test_the_detector_hears_all_that_happens_and_its_limits_hold_at_once() -> None:
+    harness = Harness([1], detector=_Spy)
+    spy, start_s = harness.router.detector, harness.now
+    assert isinstance(spy, _Spy)
+    (first, admission), (second, _) = _admit(harness), _admit(harness)
+    assert (first.outcome, second.outcome) == (Outcome.DISPATCHED, None)
+    load = EngineLoad(waiting=0, running=1, kv_ratio=0.2)
+    harness.router.scraped(destination(9), load, harness.now)
+    harness.router.scraped(destination(1), load, harness.now)
+    assert second.outcome is Outcome.DISPATCHED
+    pool = harness.router.pool
+    assert (pool.waiting[0], pool.running[0], pool.kv_ratio[0]) == (0, 1, 0.2)
+    assert pool.scraped_s[0] == start_s
+    harness.clock.advance(3.0)
+    harness.router.finish(admission, _ENDING, harness.now)
+    assert spy.heard == [
+        ("joined", 0),
+        ("dispatched", 0, start_s),
+        ("scraped", 0, load, start_s),
+        ("dispatched", 0, start_s),
+        ("ended", 0, 3.0, start_s + 3.0),
+    ]
+
+
+def test_progress_raises_what_a_flow_is_charged() -> None:
+    harness = Harness([1])
+    _, admission = _admit(harness)
+    harness.router.progress(admission, 100, harness.now)
+    assert admission.held_charge().cost == 512
+    harness.router.progress(admission, 300, harness.now)
+    assert admission.held_charge().cost == 600
+    harness.router.finish(admission, _ENDING, harness.now)
+    harness.assert_at_rest()
+
+
+def test_what_was_not_dispatched_has_no_charge() -> None:
+    admission = RouterAdmission(request(), RecordingGateWaiter(), Harness([1]).router.detector)
+    with pytest.raises(AssertionError, match="was not charged"):
+        admission.held_charge()
 
 
 # Requests that are no inference

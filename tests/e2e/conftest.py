@@ -1,7 +1,7 @@
 """One event loop for all end-to-end tests, so that what is costly to start is started once."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from epp.modelserver.server import ModelServer
 
 from .stack import Stack, in_process_options, model_server, stack_of
 
-__all__ = ["StartStack"]
+__all__ = ["StartStack", "logged_stack"]
 
 StartStack = Callable[..., Awaitable[Stack]]
 
@@ -42,6 +42,17 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
                     continue
                 report.sections.append((f"{directory.name}/{log.name}", tail))
     return report
+
+
+@asynccontextmanager
+async def logged_stack(
+    directory: Path, servers: Sequence[ModelServer], **more: Any
+) -> AsyncIterator[Stack]:
+    """Start a stack for the tests of a module, whose logs are attached to failures."""
+    _log_directories.append(directory)
+    async with stack_of(directory, servers, **more) as stack:
+        yield stack
+    _log_directories.remove(directory)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")

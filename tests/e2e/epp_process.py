@@ -1,6 +1,6 @@
 """The EPP as a process of its own or in this one, and the manifests that it reads.
 
-``EPP_TEST_TRANSPORT=http2 pytest tests/e2e`` runs the tests over another transport.
+``EPP_TEST_TRANSPORT=grpcio pytest tests/e2e`` runs the tests over another transport.
 """
 
 import asyncio
@@ -15,7 +15,8 @@ from typing import Any
 import aiohttp
 
 from epp.config import ServeOptions
-from epp.core.flow import FlowLimits
+from epp.core.flow import FlowLimits, FlowOptions
+from epp.core.flow.saturation import ConcurrencyOptions
 from epp.gateway.processes import ManagedProcess, ProcessSpec, Supervisor
 from epp.service import Service
 
@@ -84,11 +85,19 @@ class Manifests:
 class EppProcess:
     """``epp serve`` in a process of its own, which can be killed and started again."""
 
-    def __init__(self, directory: Path, manifests: Manifests, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        manifests: Manifests,
+        arguments: Sequence[str],
+        max_concurrency: int | None,
+    ) -> None:
         self.log_path = directory / "epp.log"
         self.eds_path = directory / "eds.json"
         self.ports = (0, 0, 0)
         self._directory = directory
+        if max_concurrency is not None:
+            arguments = ["--max-concurrency", str(max_concurrency), *arguments]
         self._arguments = arguments
         self._manifests = manifests
         self._supervisor: Supervisor | None = None
@@ -116,7 +125,7 @@ class EppProcess:
             *(sys.executable, "-m", "epp", "serve", "--host", "127.0.0.1", *listening),
             *("--manifests", str(self._manifests.directory), "--eds-file", str(self.eds_path)),
             *(f"--{name}={value}" for name, value in _transport.items()),
-            *("--max-concurrency", "2", *self._arguments),
+            *self._arguments,
         ]
         printed = self.log_path.stat().st_size if self.log_path.exists() else 0
 
@@ -176,8 +185,8 @@ def in_process_options(directory: Path, **flow: object) -> ServeOptions:
         health_port=0,
         metrics_port=0,
         eds_file=directory / "eds.json",
-        max_concurrency=2,
-        flow=FlowLimits(**flow),  # type: ignore[arg-type]
+        saturation=ConcurrencyOptions(max_requests=2),
+        flow=FlowOptions(limits=FlowLimits(**flow)),  # type: ignore[arg-type]
         shutdown_grace_s=0.5,
         **_transport,
     )

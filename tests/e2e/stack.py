@@ -252,13 +252,15 @@ async def stack_of(
     servers: Sequence[ModelServer],
     *,
     arguments: Sequence[str] = (),
+    max_concurrency: int | None = 2,
     in_process: ServeOptions | None = None,
     more_endpoints: Sequence[str] = (),
 ) -> AsyncIterator[Stack]:
     """Start model servers and an EPP for them; leaving stops all of it, the Envoys first.
 
-    ``arguments`` go to ``epp serve``; ``in_process`` are the options of an EPP in this process
-    instead (its ports, manifests and EDS file are filled in).
+    ``arguments`` go to ``epp serve``, and ``max_concurrency`` before them unless it is None;
+    ``in_process`` are the options of an EPP in this process instead (its ports, manifests and EDS
+    file are filled in).
     """
     async with AsyncExitStack() as exits:
         stack = Stack(directory, exits)
@@ -268,7 +270,7 @@ async def stack_of(
         destinations = [*map(destination, servers), *more_endpoints]
         stack.manifests = Manifests(directory / "manifests", destinations)
         if in_process is None:
-            process = EppProcess(directory, stack.manifests, arguments)
+            process = EppProcess(directory, stack.manifests, arguments, max_concurrency)
             exits.push_async_callback(process.stop)
             await process.start()
             stack.epp = process

@@ -65,7 +65,7 @@ class Crowd:
         is_whole = answer.status != 200 or b"[DONE]" in answer.body or b'"usage"' in answer.body
         self.results[priority, str(answer.status) if is_whole else "cut"] += 1
         if answer.status != 200:
-            assert 1 <= int(answer.headers["retry-after"]) <= 60
+            assert 1 <= int(answer.headers["retry-after"]) <= 300
             await asyncio.sleep(rng.uniform(0.5, 1.5))
         return True
 

@@ -27,7 +27,7 @@ def assert_shed(answer: Response, code: str, reason: str) -> None:
     assert answer.status == 429
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["content-length"] == str(len(answer.body))
-    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert 1 <= int(answer.headers["retry-after"]) <= 300
     assert answer.headers["x-llm-d-request-dropped-reason"] == reason
     error = json.loads(answer.body)["error"]
     assert error.keys() == {"message", "type", "code", "param"}

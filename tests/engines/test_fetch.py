@@ -3,11 +3,13 @@
 import asyncio
 import gzip
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 
 import pytest
+import trustme
 from aiohttp import web
 
 from epp.config.scrape import ScrapeOptions
@@ -192,10 +194,6 @@ async def test_a_connection_that_the_server_has_closed_is_opened_again() -> None
 
 
 async def test_https_without_a_certificate_that_anybody_knows() -> None:
-    import ssl
-
-    import trustme
-
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("engine.test").configure_cert(context)
 

@@ -119,6 +119,13 @@ def test_tensor_and_pipeline_ranks_tell_of_the_same_requests() -> None:
     assert engine_load(page(*lines)) == EngineLoad(waiting=4.0, running=10.0, kv_ratio=0.5)
 
 
+def test_of_ranks_that_do_not_agree_the_largest_count_is_taken() -> None:
+    lines = [
+        f'{name}{{tp_rank="{rank}"}} {value}' for name in SGLANG for rank, value in ((0, 5), (1, 4))
+    ]
+    assert engine_load(page(*lines)) == EngineLoad(waiting=5.0, running=5.0, kv_ratio=4.5)
+
+
 def test_counts_by_priority_are_not_added_to_the_total() -> None:
     lines = [
         f'{name}{{priority="{priority}",tp_rank="0"}} {value}'

@@ -5,119 +5,20 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
-from itertools import pairwise
-from typing import Any
 
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from epp.clock import monotonic_s
 from epp.config.scrape import ScrapeOptions
-from epp.core.flow import FlowOptions
 from epp.core.pool import EngineLoad
 from epp.core.router import Router
-from epp.core.scheduling import LeastLoaded
-from epp.core.timers import Timers
-from epp.engines import ScrapeMetrics, Scraper
+from epp.engines import Scraper
 from epp.engines import scraper as module
-from epp.engines.fetch import Failure, FetchError
 
-from ..core.support import CountingRecorder, at_most, destination, endpoint, resources
+from ..core.support import destination
 from .pages import LOAD_PAGE, raw_server, web_server
-from .virtual_time import run_virtual
-
-IDLE_PAGE = b"vllm:num_requests_waiting 0\nvllm:num_requests_running 0\n"
-Fetch = Callable[[str], Awaitable[bytes]]
-
-
-class Engines:
-    """In place of the client: notes who is asked when, and answers what it is told."""
-
-    def __init__(self) -> None:
-        self.asked: dict[str, list[float]] = {}
-        self.running = 0
-        self.most_running = 0
-        self.closed = False
-        self.answer: Fetch = self.busy
-
-    def __call__(self, options: ScrapeOptions) -> "Engines":
-        return self
-
-    async def fetch(self, destination: str) -> bytes:
-        self.asked.setdefault(destination, []).append(asyncio.get_running_loop().time())
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
-            return await self.answer(destination)
-        finally:
-            self.running -= 1
-
-    async def close(self) -> None:
-        assert not self.running
-        self.closed = True
-
-    def gaps_s(self, number: int = 1) -> list[float]:
-        return [after - before for before, after in pairwise(self.asked[destination(number)])]
-
-    async def busy(self, _: str) -> bytes:
-        return LOAD_PAGE
-
-    async def idle(self, _: str) -> bytes:
-        return IDLE_PAGE
-
-    async def failing(self, _: str) -> bytes:
-        raise FetchError(Failure.TIMEOUT)
-
-
-@pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr(module, "PageClient", engines)
-    return engines
-
-
-def router_of(numbers: range) -> Router:
-    router = Router(
-        scheduler=LeastLoaded(),
-        options=FlowOptions(),
-        make_detector=at_most(2),
-        timers=Timers(),
-        rng=random.Random(1),
-        recorder=CountingRecorder(),
-    )
-    router.apply(resources(numbers), 0.0)
-    return router
-
-
-def run(
-    router: Router,
-    scenario: Callable[[Scraper], Coroutine[Any, Any, None]],
-    options: ScrapeOptions | None = None,
-) -> Counter[str]:
-    """Run a scenario in virtual time with all of the router's endpoints followed."""
-    results: Counter[str] = Counter()
-
-    async def main() -> None:
-        clock = asyncio.get_running_loop().time
-        scraper = Scraper(options or ScrapeOptions(), router, clock=clock, rng=random.Random(2))
-        scraper.start()
-        scraper.follow(each.destination for each, _, _ in router.pool)
-        await scenario(scraper)
-        await scraper.stop()
-        results.update(scraper.results)
-
-    run_virtual(main())
-    return results
-
-
-def for_s(seconds: float) -> Callable[[Scraper], Coroutine[Any, Any, None]]:
-    async def scenario(_: Scraper) -> None:
-        await asyncio.sleep(seconds)
-
-    return scenario
+from .virtual_engines import Engines, for_s, router_of, run
 
 
 def test_a_busy_engine_is_asked_every_interval_or_so_and_the_router_told(engines: Engines) -> None:
@@ -155,6 +56,7 @@ def test_the_endpoints_are_spread(engines: Engines) -> None:
     first = [times[0] for times in engines.asked.values()]
     assert len(first) == 100
     assert max(first) <= 0.2
+    assert len(set(first)) == 100
     last = [math.floor(times[-1] * 10) for times in engines.asked.values()]
     assert max(Counter(last).values()) < 30  # of 100 in a tenth of a second
 
@@ -259,7 +161,7 @@ def test_traffic_does_not_end_the_sleep_after_a_failure(engines: Engines) -> Non
     async def scenario(_: Scraper) -> None:
         await asyncio.sleep(1.0)
         router.pool.lease(slot)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
 
     run(router, scenario)
     assert len(engines.asked[destination(1)]) == 1
@@ -331,35 +233,19 @@ def test_a_scraper_that_was_not_started_follows_nothing() -> None:
         scraper.follow([destination(1)])
 
 
-def test_metrics_of_the_scrapes(engines: Engines) -> None:
+def test_a_mistake_in_this_program_is_no_secret(
+    engines: Engines, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     router = router_of(range(1, 3))
-    samples: dict[str, float] = {}
 
-    async def answer(asked: str) -> bytes:
-        return await (engines.busy if asked == destination(1) else engines.failing)(asked)
+    def scraped(asked: str, load: EngineLoad, now: float) -> None:
+        assert asked != destination(1), "a mistake"
 
-    engines.answer = answer
-
-    async def scenario(scraper: Scraper) -> None:
-        clock = asyncio.get_running_loop().time
-        registry = CollectorRegistry()
-        registry.register(ScrapeMetrics(scraper, router, clock))
-        await asyncio.sleep(0.5)
-        for family in text_string_to_metric_families(generate_latest(registry).decode()):
-            for sample in family.samples:
-                samples[sample.name + "".join(sample.labels.values())] = sample.value
-
-    run(router, scenario)
-    labels = endpoint(1).name + "pool" + destination(1)
-    asked_s = engines.asked[destination(1)][0]
-    counts = {each.value: 0.0 for each in Failure} | {"ok": 1.0, "timeout": 1.0}
-    assert samples == {
-        **{f"llm_d_epp_engine_scrapes_total{name}": count for name, count in counts.items()},
-        f"llm_d_epp_engine_waiting_requests{labels}": 2.0,
-        f"llm_d_epp_engine_running_requests{labels}": 3.0,
-        f"llm_d_epp_engine_kv_cache_usage_ratio{labels}": 0.5,
-        f"llm_d_epp_scrape_age_seconds{labels}": pytest.approx(0.5 - asked_s),
-    }
+    monkeypatch.setattr(router, "scraped", scraped)
+    run(router, for_s(10.0))
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert record.getMessage() == f"scrape {destination(1)} has failed and goes on no more"
+    assert len(engines.asked[destination(2)]) >= 8
 
 
 async def test_real_servers_good_broken_hanging_and_gone() -> None:

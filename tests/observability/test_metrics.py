@@ -5,7 +5,7 @@ import random
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp.core.claims import RequestClaims
-from epp.core.flow import FlowLimits
+from epp.core.flow import FlowLimits, FlowOptions
 from epp.core.gate import Ending
 from epp.core.request import FlowKey, Outcome, Request
 from epp.core.resources import Endpoint, Objective, PoolResources, PoolSpec
@@ -13,6 +13,8 @@ from epp.core.router import Router
 from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
 from epp.observability.metrics import Metrics
+
+from ..core.support import at_most
 
 Labels = dict[str, str]
 
@@ -62,8 +64,8 @@ def make(limits: FlowLimits | None = None) -> tuple[Metrics, Router, Timers]:
     timers = Timers()
     router = Router(
         scheduler=LeastLoaded(),
-        limits=limits or FlowLimits(),
-        max_concurrency=1,
+        options=FlowOptions(limits=limits or FlowLimits()),
+        make_detector=at_most(1),
         timers=timers,
         rng=random.Random(1),
         recorder=metrics,

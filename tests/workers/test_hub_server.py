@@ -27,7 +27,7 @@ from epp.workers.metrics import WorkerMetrics
 from epp.workers.tally import Tally
 from epp.workers.worker import Worker, WorkerSeat
 
-from ..core.support import CountingRecorder, destination, resources
+from ..core.support import CountingRecorder, at_most, destination, resources
 from ..e2e.support import eventually
 from ..proxy.ext_proc_peer import Proxy, body, destination_of, headers, response_headers
 from ..proxy.tls_peers import Pair
@@ -44,8 +44,8 @@ class Core:
         self.recorder = CountingRecorder()
         self.router = Router(
             scheduler=LeastLoaded(),
-            limits=ServeOptions(manifests=()).flow,
-            max_concurrency=1,
+            options=ServeOptions(manifests=()).flow,
+            make_detector=at_most(1),
             timers=timers,
             rng=random.Random(0),
             recorder=self.recorder,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from epp.core.claims import RequestClaims
-from epp.core.flow import FlowLimits
+from epp.core.flow import FlowLimits, FlowOptions
 from epp.core.gate import Ending
 from epp.core.request import Outcome
 from epp.core.resources import PoolResources
@@ -21,6 +21,7 @@ from epp.workers.degraded import WorkerCounts
 from epp.workers.hub import Hub, Session
 from epp.workers.messages import (
     Dispatched,
+    Evict,
     FrameReader,
     Hello,
     Listening,
@@ -36,7 +37,7 @@ from epp.workers.messages import (
 from epp.workers.remote_gate import RemoteGate
 from epp.workers.tally import Tally
 
-from ..core.support import Clock, CountingRecorder, RecordingGateWaiter, resources
+from ..core.support import Clock, CountingRecorder, RecordingGateWaiter, at_most, resources
 
 __all__ = [
     "GAP_S",
@@ -108,8 +109,8 @@ class CoreProcess:
         self.recorder = CountingRecorder()
         self.router = Router(
             scheduler=LeastLoaded(),
-            limits=world.limits,
-            max_concurrency=world.max_concurrency,
+            options=FlowOptions(limits=world.limits, eviction=world.eviction),
+            make_detector=at_most(world.max_concurrency),
             timers=world.timers,
             rng=random.Random(0),
             recorder=self.recorder,
@@ -125,7 +126,7 @@ class CoreProcess:
 
     def stop_timers(self, now: float) -> None:
         """Forget what a process takes with it when it dies."""
-        for ticket in list(self.router.flow._waiting()):
+        for ticket in list(self.router.flow._bands.tickets()):
             self.router.flow.cancel(ticket, now)
         if self.hub._gathering is not None:
             self.hub._gathering.cancel()
@@ -148,7 +149,7 @@ class WorkerProcess:
             self._send,
             new_router=self._new_router,
             counts=self.counts,
-            limits=world.limits,
+            options=FlowOptions(limits=world.limits),
             gap_timeout_s=GAP_S,
             timers=world.timers,
         )
@@ -218,7 +219,7 @@ class WorkerProcess:
         if self.gate._gap_timer is not None:
             self.gate._gap_timer.cancel()
         if self.gate._router is not None:
-            for ticket in list(self.gate._router.flow._waiting()):
+            for ticket in list(self.gate._router.flow._bands.tickets()):
                 self.gate._router.flow.cancel(ticket, self.world.now)
 
     def _aborted(self, session: Session) -> None:
@@ -242,6 +243,8 @@ class WorkerProcess:
                     self.gate.passed(message, now)
                 case Refused():
                     self.gate.refused(message, now)
+                case Evict():
+                    self.gate.evicted(message, now)
                 case Resources():
                     self.gate.resources(message.resources)
                 case Standing():
@@ -252,8 +255,8 @@ class WorkerProcess:
         world = self.world
         return Router(
             scheduler=LeastLoaded(),
-            limits=world.limits,
-            max_concurrency=-(-world.max_concurrency // world.size),
+            options=FlowOptions(limits=world.limits, eviction=world.eviction),
+            make_detector=at_most(-(-world.max_concurrency // world.size)),
             timers=world.timers,
             rng=random.Random(0),
             recorder=self.counts,
@@ -270,8 +273,10 @@ class World:
         resources: PoolResources,
         max_concurrency: int = 1,
         limits: FlowLimits | None = None,
+        eviction: bool = False,
     ) -> None:
         self.size = size
+        self.eviction = eviction
         self.resources = resources
         self.max_concurrency = max_concurrency
         self.limits = limits or FlowLimits()

@@ -1,47 +1,44 @@
 """When a request goes.
 
 The rules, in short: capacity goes to the highest priority that can use it, within a priority to the
-oldest request; releasing a request, picking its endpoint and taking the lease are one step; every
-wait has a budget and ends in exactly one outcome. There is no tick: whatever could make a dispatch
-possible runs the dispatch loop, which drains all that can go.
+flow that the fairness policy ranks first; releasing a request, picking its endpoint, taking the
+lease and charging the flow are one step; every wait has a budget and ends in exactly one outcome.
+There is no tick: whatever could make a dispatch possible runs the dispatch loop, which drains all
+that can go. docs/flow-control.md has the rules in full.
 
 The controller knows nothing of HTTP: its waiters are told ``dispatched`` or ``refused`` and say the
 rest.
 """
 
-import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from epp.core.flow.band import Band
+from epp.core.flow.bands import MAX_WAIT, Bands
+from epp.core.flow.cost import CostModel
 from epp.core.flow.drain_rate import DrainRate
-from epp.core.flow.limits import FlowLimits
-from epp.core.flow.queue import Band, Ticket
-from epp.core.pool import Lease, Mask, Pool
+from epp.core.flow.eviction import Evictable, Eviction
+from epp.core.flow.options import FlowOptions
+from epp.core.flow.placement import Placement
+from epp.core.flow.retry_advice import RetryAdvice
+from epp.core.flow.ticket import Ticket
+from epp.core.flow.usage_limits import UsageLimits
+from epp.core.flow.wait_limits import WaitLimits
+from epp.core.flow.waiter import Charge, Waiter
+from epp.core.gate import Ending
+from epp.core.pool import Lease, Pool
 from epp.core.ports import Recorder
 from epp.core.request import Outcome, Request
 from epp.core.scheduling import Scheduler
 from epp.core.timers import Timers
 
-__all__ = ["FlowController", "Waiter"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FlowController"]
 
 _DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
-_UNKNOWN_RETRY_S = 5
-_MAX_RETRY_S = 60
-_JITTER = 0.2
-_MAX_CACHED_MASKS = 1_000
-
-
-class Waiter(Protocol):
-    """Who waits for the decision on a request: exactly one of the two is called, once."""
-
-    def dispatched(self, lease: Lease, waited_s: float, now: float) -> None:
-        """The request goes to ``lease.endpoint``; the waiter now owns the lease."""
-
-    def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
-        """The request does not go; ``retry_after_s`` is the advice for the client, whole
-        seconds."""
 
 
 class FlowController:
@@ -56,23 +53,24 @@ class FlowController:
         self,
         pool: Pool,
         scheduler: Scheduler,
-        limits: FlowLimits,
+        options: FlowOptions,
         *,
         timers: Timers,
         rng: random.Random,
         recorder: Recorder,
     ) -> None:
+        self.options = options
+        self.costs = CostModel(options.cost)
         self._pool = pool
-        self._scheduler = scheduler
-        self._limits = limits
         self._timers = timers
-        self._rng = rng
         self._recorder = recorder
-        self._bands: dict[int, Band] = {}
-        self._descending: list[Band] = []
-        self._masks: dict[frozenset[str], Mask] = {}
-        self._masks_version = -1
+        self._bands = Bands(options)
+        self._limits = WaitLimits(options, self._bands)
+        self._usage = UsageLimits(options.usage_limit, timers, self.pump)
+        self._placement = Placement(pool, scheduler, self._usage, rng)
+        self._eviction = self._make_eviction() if options.eviction else None
         self._drain_rate = DrainRate()
+        self._advice = RetryAdvice(rng, options.limits.max_retry_after_s)
         self._sequence = 0
         self._pool_is_empty = not len(pool)
         self._regime_since_s = -math.inf
@@ -94,16 +92,25 @@ class FlowController:
         is no more. Its order is that of the offers.
         """
         self._sequence += 1
-        ticket = Ticket(request, waiter, self._sequence, now if since_s is None else since_s)
+        band = self._bands[request.flow.priority]
+        flow = band.flow(request.flow.fairness_id)
+        cost = self.costs.estimate(request)
+        entered_s = now if since_s is None else since_s
+        ticket = Ticket(request, waiter, self._sequence, entered_s, flow, cost)
         if self._is_draining:
-            self._refuse_newcomer(ticket, Outcome.SHUTTING_DOWN, now)
-        elif not self._has_candidates(request):
-            self._refuse_newcomer(ticket, Outcome.REJECTED_NO_ENDPOINTS, now)
-        elif since_s is not None or not self._dispatch_at_once(ticket, now):
-            self._enter(ticket, now)
-            self.pump(now)
+            self._refuse_newcomer(ticket, band, Outcome.SHUTTING_DOWN, now)
+            return ticket
+        if not self._placement.has_candidates(request):
+            self._refuse_newcomer(ticket, band, Outcome.REJECTED_NO_ENDPOINTS, now)
+            return ticket
+        self._usage.arrived(band)
+        if since_s is not None or not self._dispatch_at_once(ticket, band, now):
+            self._enter(ticket, band, now)
+            self._dispatch_all(now)
             if ticket.is_waiting:
-                self._let_wait_or_refuse(ticket, now)
+                self._let_wait_or_refuse(ticket, band, now)
+            if self._eviction is not None:
+                self._reclaim(self._eviction, now)
         return ticket
 
     def cancel(self, ticket: Ticket, now: float) -> None:
@@ -111,21 +118,55 @@ class FlowController:
         self._leave(ticket, now)
         self._recorder.wait_ended(ticket.request, Outcome.CANCELLED, now - ticket.entered_s)
 
+    def adopt(self, request: Request, lease: Lease, waiter: Waiter, since_s: float) -> Charge:
+        """Charge a request that runs already, dispatched by a controller that is no more."""
+        band = self._bands[request.flow.priority]
+        self._usage.arrived(band)
+        charge = self._admit(request, band, self.costs.estimate(request), since_s)
+        if self._eviction is not None:
+            self._eviction.runs(charge, request, lease, waiter)
+        return charge
+
+    def progress(self, charge: Charge, request: Request, output_tokens: int) -> None:
+        """Raise the charge of a running request that has outgrown it."""
+        more = self.costs.accrued(request, output_tokens) - charge.cost
+        if more > 0:
+            charge.cost += more
+            charge.band.raise_charge(charge.flow, more)
+        if self._eviction is not None:
+            self._eviction.advanced(charge, output_tokens)
+
+    def moved(self, charge: Charge, now: float) -> None:
+        """A running request is served elsewhere than was thought, and its lease is there now."""
+        if self._eviction is not None:
+            self._eviction.moved(charge)
+        self.pump(now)
+
+    def ended(self, charge: Charge, request: Request, ending: Ending, now: float) -> None:
+        """Settle the charge of a request that runs no more. To be followed by :meth:`pump`."""
+        actual = self.costs.settle(request, ending, now - charge.since_s)
+        charge.band.settle(charge.flow, charge.cost, actual)
+        self._recorder.settled(request, charge.cost, actual)
+        self._usage.left(charge.band, now)
+        if self._eviction is not None:
+            self._eviction.ended(charge)
+
     def pump(self, now: float) -> None:
         """Dispatch all that can go. To be called whenever capacity may have become free."""
+        self._dispatch_all(now)
+        if self._eviction is not None:
+            self._reclaim(self._eviction, now)
+
+    def _dispatch_all(self, now: float) -> None:
         if self._is_pumping:
             return  # the loop that runs now sees what has changed
         self._is_pumping = True
         try:
-            while self.requests and (placed := self._place_next()) is not None:
-                ticket, lease = placed
-                waited_s = now - ticket.entered_s
-                if waited_s > 0:
-                    self._drain_rate.dispatched(now)
-                self._leave(ticket, now)
-                self._tell_dispatched(ticket, lease, waited_s, now)
+            while self.requests and self._pool.has_room and self._dispatch_next(now):
+                pass
         finally:
             self._is_pumping = False
+        self._usage.asked(now)
 
     def membership_changed(self, now: float) -> None:
         """React to a change of the pool's endpoints."""
@@ -134,10 +175,14 @@ class FlowController:
             # A change that nobody waited through starts no budget afresh: not the first endpoints
             # of a controller that takes over those who have waited elsewhere.
             self._regime_since_s = now
-            for ticket in list(self._waiting()):
+            self._drain_rate.backlog(was_empty, now)
+            for ticket in self._bands.tickets():
                 self._set_deadline(ticket)
-        for ticket in list(self._waiting()):
-            if ticket.is_waiting and not self._has_candidates(ticket.request):
+            for band in self._bands.descending:
+                band.drain_rate.backlog(was_empty and band.requests > 0, now)
+                band.deadlines_changed()
+        for ticket in list(self._bands.tickets()):
+            if ticket.is_waiting and not self._placement.has_candidates(ticket.request):
                 self._refuse(ticket, Outcome.REJECTED_NO_ENDPOINTS, now)
         self.pump(now)
 
@@ -147,7 +192,7 @@ class FlowController:
 
     def end_drain(self, now: float) -> None:
         """Refuse whatever still waits."""
-        for ticket in list(self._waiting()):
+        for ticket in list(self._bands.tickets()):
             if ticket.is_waiting:
                 self._refuse(ticket, Outcome.SHUTTING_DOWN, now)
 
@@ -155,91 +200,120 @@ class FlowController:
 
     def bands(self) -> list[Band]:
         """Return the bands that exist, highest priority first."""
-        return list(self._descending)
+        return list(self._bands.descending)
+
+    def ensure_band(self, priority: int) -> Band:
+        """Return the band of a priority, made if it is new."""
+        return self._bands[priority]
 
     def utilization(self) -> list[tuple[str, int, int]]:
         """Return how full the queue is: (``requests`` or ``bytes``, used, limit) each."""
-        limits = self._limits
+        limits = self.options.limits
         return [
             ("requests", self.requests, limits.max_requests),
             ("bytes", self.bytes, limits.max_bytes),
         ]
 
-    def ensure_band(self, priority: int) -> Band:
-        """Return the band of a priority, made if it is new."""
-        band = self._bands.get(priority)
-        if band is None:
-            band = self._bands[priority] = Band(priority)
-            self._descending = sorted(self._bands.values(), key=lambda b: -b.priority)
-        return band
+    def retry_after_s(self, now: float, cost: int = 1) -> int:
+        """Return when a client that was turned away with a request of this cost should come back,
+        in whole seconds."""
+        rate = self._drain_rate.cost_per_s(now)
+        return self._advice.retry_after_s(self._bands.cost(), cost, rate, now)
 
-    def retry_after_s(self, now: float) -> int:
-        """Return when a refused client should come back: when the queue of now has drained.
+    def estimated_wait_s(self, band: Band, now: float) -> float | None:
+        """Return how long the last of the band's requests will have to wait, in seconds, if the
+        queue drains as it did; None where that is not known."""
+        rate = self._drain_rate.cost_per_s(now)
+        return self._bands.cost(from_priority=band.priority) / rate if rate else None
 
-        Whole seconds, 1 to 60, spread by chance by a fifth so that refused clients do not come back
-        together; a few seconds where the drain rate is not known.
-        """
-        rate_per_s = self._drain_rate.per_s(now)
-        if rate_per_s is None:
-            return self._rng.randint(1, _UNKNOWN_RETRY_S)
-        wait_s = (self.requests + 1) / rate_per_s * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
-        return max(1, min(_MAX_RETRY_S, math.ceil(wait_s)))
+    def closed_by(self, band: Band) -> str | None:
+        """Return why the requests of a band wait, in a word; None where none do."""
+        return self._placement.closed_by(band)
 
     # The dispatch
 
-    def _dispatch_at_once(self, ticket: Ticket, now: float) -> bool:
+    def _dispatch_at_once(self, ticket: Ticket, band: Band, now: float) -> bool:
         """Dispatch a newcomer that finds room and nobody waiting, as most do, past the queue."""
         if self.requests or self._is_pumping or not self._pool.has_room:
             return False
-        lease = self._place(ticket.request)
+        lease = self._placement.place(ticket.request, band)
         if lease is None:
             return False
         ticket.is_waiting = False
         self._drain_rate.flows(now)
-        self._tell_dispatched(ticket, lease, 0.0, now)
+        charge = self._admit(ticket.request, band, ticket.cost, now)
+        self._tell_dispatched(ticket, lease, charge, 0.0, now)
         return True
 
-    def _place_next(self) -> tuple[Ticket, Lease] | None:
-        """Take the lease for the next request that can go, or return None if none can."""
-        if not self._pool.has_room:
-            return None
-        for band in self._descending:
-            if not band.requests:
-                continue
-            for ticket in band.heads():
-                lease = self._place(ticket.request)
-                if lease is not None:
-                    return ticket, lease
-        return None
+    def _admit(self, request: Request, band: Band, cost: int, now: float) -> Charge:
+        flow = band.flow(request.flow.fairness_id)
+        band.admit(flow, cost)
+        return Charge(band, flow, cost, now)
 
-    def _place(self, request: Request) -> Lease | None:
-        room = self._pool.with_room()
-        if request.subset is not None:
-            room = room & self._subset_mask(request.subset)
-        slot = self._scheduler.pick(request, self._pool, room, self._rng)
-        return None if slot is None else self._pool.lease(slot)
+    def _dispatch_next(self, now: float) -> bool:
+        """Dispatch the next request that can go; return whether there was one."""
+        placement = self._placement
+        for band, rule in self._bands.in_turn(now):
+            overtakes = rule is not None and self._overtakes(band)
+            if rule == MAX_WAIT:
+                placed = placement.place_oldest(band, now)
+            else:
+                placed = placement.place_first(band)
+            if placed is not None:
+                if rule is not None and overtakes:
+                    self._recorder.overridden(band.priority, rule)
+                self._dispatch(*placed, band, now, in_turn=rule != MAX_WAIT)
+                return True
+        return False
 
-    def _subset_mask(self, subset: frozenset[str]) -> Mask:
-        if self._masks_version != self._pool.version:
-            self._masks.clear()
-            self._masks_version = self._pool.version
-        mask = self._masks.get(subset)
-        if mask is None:
-            if len(self._masks) >= _MAX_CACHED_MASKS:
-                self._masks.clear()
-            mask = self._masks[subset] = self._pool.mask_of(subset)
-        return mask
+    def _overtakes(self, band: Band) -> bool:
+        """Whether a higher band could go as well."""
+        higher = (each for each in self._bands.descending if each.priority > band.priority)
+        return any(map(self._placement.could_go, higher))
 
-    def _has_candidates(self, request: Request) -> bool:
-        return request.subset is None or bool(self._subset_mask(request.subset).any())
+    def _dispatch(
+        self, ticket: Ticket, lease: Lease, band: Band, now: float, *, in_turn: bool
+    ) -> None:
+        waited_s = now - ticket.entered_s
+        cost = self.costs.estimate(ticket.request)
+        if waited_s > 0:
+            self._drain_rate.dispatched(cost, now)
+            band.drain_rate.dispatched(cost, now)
+        ticket.is_waiting = False
+        charge = Charge(band, ticket.flow, cost, now)
+        band.dispatch(ticket, cost, in_turn=in_turn)
+        self._bands.dispatched(band)
+        self._left(ticket, band, now)
+        self._tell_dispatched(ticket, lease, charge, waited_s, now)
+
+    # Eviction
+
+    def _make_eviction(self) -> Eviction:
+        return Eviction(
+            self._pool,
+            self._timers,
+            blocked=self._placement.blocked,
+            end=self._evict,
+            retry=self.pump,
+        )
+
+    def _reclaim(self, eviction: Eviction, now: float) -> None:
+        """Make room for who is blocked. What runs while the process drains, runs to its end."""
+        if self.requests and not self._is_draining:
+            eviction.reclaim(self._bands.descending, now)
+
+    def _evict(self, victim: Evictable, now: float) -> None:
+        self._recorder.evicted(victim.request)
+        victim.waiter.evicted(self.retry_after_s(now, victim.charge.cost), now)
 
     # The wait
 
-    def _let_wait_or_refuse(self, ticket: Ticket, now: float) -> None:
-        if self._is_hopeless(ticket, now):
+    def _let_wait_or_refuse(self, ticket: Ticket, band: Band, now: float) -> None:
+        rate = self._drain_rate.cost_per_s(now)
+        if not self._pool_is_empty and self._limits.is_hopeless(ticket, band, rate):
             self._refuse(ticket, Outcome.REJECTED_WAIT, now)
             return
-        victims = self._victims_for(ticket)
+        victims = self._limits.who_gives_way(band, self.requests, self.bytes)
         if victims is None:
             empty = self._pool_is_empty
             outcome = Outcome.REJECTED_NO_ENDPOINTS if empty else Outcome.REJECTED_CAPACITY
@@ -250,60 +324,20 @@ class FlowController:
             if victim.is_waiting:  # one that was told before may have withdrawn it
                 self._refuse(victim, Outcome.DISPLACED, now)
 
-    def _victims_for(self, ticket: Ticket) -> list[Ticket] | None:
-        """Return who must give way so that the queue holds its limits, None if it cannot.
-
-        The youngest of the lowest band go first, and only those of bands strictly below.
-        """
-        limits = self._limits
-        band = self._bands[ticket.request.flow.priority]
-        if band.requests > limits.band_max_requests or band.bytes > limits.band_max_bytes:
-            return None
-        requests_over = self.requests - limits.max_requests
-        bytes_over = self.bytes - limits.max_bytes
-        victims: list[Ticket] = []
-        lower = (b for b in reversed(self._descending) if b.priority < band.priority)
-        for victim in itertools.chain.from_iterable(b.youngest() for b in lower):
-            if requests_over <= 0 and bytes_over <= 0:
-                break
-            if requests_over <= 0 and not victim.request.body_bytes:
-                continue
-            victims.append(victim)
-            requests_over -= 1
-            bytes_over -= victim.request.body_bytes
-        return victims if requests_over <= 0 and bytes_over <= 0 else None
-
-    def _is_hopeless(self, ticket: Ticket, now: float) -> bool:
-        budget_s = self._budget_s(ticket.request)
-        if not self._limits.reject_hopeless or self._pool_is_empty or budget_s is None:
-            return False
-        if ticket.request.subset is not None:
-            return False  # the drain rate of the pool says nothing about some of its endpoints
-        rate_per_s = self._drain_rate.per_s(now)
-        if rate_per_s is None:
-            return False
-        priority = ticket.request.flow.priority
-        ahead = sum(b.requests for b in self._descending if b.priority >= priority) - 1
-        return ahead > rate_per_s * budget_s
-
-    def _budget_s(self, request: Request) -> float | None:
-        limits = self._limits
-        general_s = limits.no_endpoint_wait_limit_s if self._pool_is_empty else limits.wait_limit_s
-        own_s = request.wait_limit_s
-        if general_s is None or own_s is None:
-            return own_s if general_s is None else general_s
-        return min(general_s, own_s)
-
     def _set_deadline(self, ticket: Ticket) -> None:
         if ticket.timer is not None:
             ticket.timer.cancel()
             ticket.timer = None
-        budget_s = self._budget_s(ticket.request)
-        if budget_s is not None:
-            starts_s = max(ticket.entered_s, self._regime_since_s)
-            ticket.timer = self._timers.schedule(
-                starts_s + budget_s, lambda now: self._expire(ticket, now)
-            )
+        deadline_s = self._deadline_s(ticket)
+        if deadline_s is not None:
+            ticket.timer = self._timers.schedule(deadline_s, lambda now: self._expire(ticket, now))
+
+    def _deadline_s(self, ticket: Ticket) -> float | None:
+        request = ticket.request
+        budget_s = self.options.budget_s(
+            request.flow.priority, request.wait_limit_s, pool_is_empty=self._pool_is_empty
+        )
+        return None if budget_s is None else max(ticket.entered_s, self._regime_since_s) + budget_s
 
     def _expire(self, ticket: Ticket, now: float) -> None:
         empty = self._pool_is_empty
@@ -311,43 +345,54 @@ class FlowController:
 
     # Bookkeeping
 
-    def _waiting(self) -> Iterator[Ticket]:
-        for band in self._descending:
-            yield from band
-
-    def _enter(self, ticket: Ticket, now: float) -> None:
-        self.ensure_band(ticket.request.flow.priority).add(ticket)
+    def _enter(self, ticket: Ticket, band: Band, now: float) -> None:
+        band.add(ticket, self._deadline_s(ticket))
         self.requests += 1
         self.bytes += ticket.request.body_bytes
-        self._drain_rate.backlog(True, now)
+        # What nobody could have served says nothing about how fast the pool is.
+        self._drain_rate.backlog(not self._pool_is_empty, now)
+        band.drain_rate.backlog(not self._pool_is_empty, now)
 
     def _leave(self, ticket: Ticket, now: float) -> None:
-        """Take a ticket out of the queue. Raises AssertionError if it has left before."""
+        """Take a ticket out of the queue that is not dispatched. Raises AssertionError if it has
+        left before."""
         if not ticket.is_waiting:
             raise AssertionError("a request left the queue twice")
         ticket.is_waiting = False
+        band = self._bands[ticket.request.flow.priority]
+        band.remove(ticket)
+        self._usage.left(band, now)
+        self._left(ticket, band, now)
+
+    def _left(self, ticket: Ticket, band: Band, now: float) -> None:
         if ticket.timer is not None:
             ticket.timer.cancel()
             ticket.timer = None
-        self._bands[ticket.request.flow.priority].remove(ticket)
         self.requests -= 1
         self.bytes -= ticket.request.body_bytes
+        if not band.requests:
+            band.drain_rate.backlog(False, now)
         if not self.requests:
             self._drain_rate.backlog(False, now)
             self.on_empty()
 
-    def _tell_dispatched(self, ticket: Ticket, lease: Lease, waited_s: float, now: float) -> None:
+    def _tell_dispatched(
+        self, ticket: Ticket, lease: Lease, charge: Charge, waited_s: float, now: float
+    ) -> None:
         self._recorder.wait_ended(ticket.request, _DISPATCHED, waited_s)
-        ticket.waiter.dispatched(lease, waited_s, now)
+        if self._eviction is not None:
+            self._eviction.runs(charge, ticket.request, lease, ticket.waiter)
+        ticket.waiter.dispatched(lease, charge, waited_s, now)
 
     def _refuse(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         self._leave(ticket, now)
         self._tell_refused(ticket, outcome, now)
 
-    def _refuse_newcomer(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
+    def _refuse_newcomer(self, ticket: Ticket, band: Band, outcome: Outcome, now: float) -> None:
         ticket.is_waiting = False
+        band.forget_if_idle(ticket.flow)
         self._tell_refused(ticket, outcome, now)
 
     def _tell_refused(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         self._recorder.wait_ended(ticket.request, outcome, now - ticket.entered_s)
-        ticket.waiter.refused(outcome, self.retry_after_s(now), now)
+        ticket.waiter.refused(outcome, self.retry_after_s(now, ticket.cost), now)

@@ -13,21 +13,23 @@ __all__ = ["Lease"]
 class Lease:
     """Capacity for one request at one endpoint, from dispatch until the response has ended.
 
-    Made by :meth:`epp.core.pool.Pool.lease`. It is released exactly once; a second release would
-    free capacity that somebody else holds, so it is an error and not silently ignored.
+    Made by :meth:`epp.core.pool.Pool.lease`. ``slot`` is below 0 once it is released. It
+    is released exactly once; a second release would free capacity that somebody else holds, so it
+    is an error and not silently ignored.
     """
 
-    __slots__ = ("_pool", "_slot", "endpoint")
+    __slots__ = ("_pool", "endpoint", "slot", "tokens")
 
-    def __init__(self, pool: "Pool", slot: int, endpoint: Endpoint):
+    def __init__(self, pool: "Pool", slot: int, endpoint: Endpoint, tokens: int = 0):
         self._pool = pool
-        self._slot = slot
+        self.slot = slot
         self.endpoint = endpoint
+        self.tokens = tokens
 
     @property
     def is_released(self) -> bool:
         """Whether the capacity has been given back."""
-        return self._slot < 0
+        return self.slot < 0
 
     def move(self, destination: str) -> bool:
         """Follow the request to the endpoint that really serves it, after the proxy failed over.
@@ -36,17 +38,17 @@ class Lease:
         destination that the pool does not know leaves the lease where it is. Returns whether it
         moved.
         """
-        if self._slot < 0 or destination == self.endpoint.destination:
+        if self.slot < 0 or destination == self.endpoint.destination:
             return False
-        moved = self._pool._move(self._slot, destination)
+        moved = self._pool._move(self.slot, destination, self.tokens)
         if moved is None:
             return False
-        self._slot, self.endpoint = moved
+        self.slot, self.endpoint = moved
         return True
 
     def release(self) -> None:
         """Give the capacity back. Raises AssertionError on a second release."""
-        if self._slot < 0:
+        if self.slot < 0:
             raise AssertionError("a lease was released twice")
-        self._pool._release(self._slot)
-        self._slot = -1
+        self._pool._release(self.slot, self.tokens)
+        self.slot = -1

@@ -7,43 +7,66 @@ An endpoint that leaves the pool while requests run on it keeps its slot, inacti
 of them has ended, so that no lease ever points at somebody else's counter.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from epp.core.pool.lease import Lease
+from epp.core.pool.load import EngineLoad
 from epp.core.resources import Endpoint, split_host_port
 
-__all__ = ["Mask", "Pool"]
+__all__ = ["Column", "Mask", "Pool"]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
+Column: TypeAlias = npt.NDArray[np.float64]
 _FIRST_SLOTS = 8
+_INFLIGHT = "inflight"
+_MOST_REQUESTS = 2**31 - 1
+_T = TypeVar("_T", bound=np.generic)
 
 
 class Pool:
     """The endpoints of one pool, their limits and what is in flight at each.
 
-    ``max_concurrency`` is the limit of every endpoint, in requests. Arrays have shape ``(slots,)``;
-    slots of vanished endpoints are reused. ``version`` grows by one with every change of
-    membership or of the slots, so that a mask derived from the pool can tell when it is out of
-    date.
+    Arrays have shape ``(slots,)``; slots of vanished endpoints are reused. ``limit`` is how many
+    requests an endpoint may have in flight, ``token_limit`` how many tokens: with either reached,
+    it has no room. Both are set by the saturation detector (:meth:`set_limit`), with the reason to
+    tell when the endpoint is full; ``max_concurrency`` is the limit until then. ``waiting``,
+    ``running`` (requests), ``kv_ratio`` (0 to 1) and ``scraped_s`` are what the engine said last
+    and when; NaN where it has not said anything.
+
+    ``version`` grows by one with every change of membership or of the slots, so that a mask derived
+    from the pool can tell when it is out of date. ``on_joined(slot)`` is called for every endpoint
+    that joins, or comes back, ``on_busy(slot)`` when the first request goes to one that has none.
     """
 
     def __init__(self, *, max_concurrency: int) -> None:
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")
         self._max_concurrency = max_concurrency
-        self._endpoints: list[Endpoint | None] = [None] * _FIRST_SLOTS
+        self._endpoints: list[Endpoint | None] = []
         self._slot_of: dict[str, int] = {}
+        self._loads: list[int] = []  # as in_flight: one number of an array is slow to get at
+        self._tokens: list[int] = []
+        self._limits: list[int] = []
+        self._token_limits: list[float] = []
+        self._reasons: list[str] = []
+        self._open = 0
         self.version = 0
-        self.active: Mask = np.zeros(_FIRST_SLOTS, dtype=np.bool_)
-        self.in_flight: npt.NDArray[np.int32] = np.zeros(_FIRST_SLOTS, dtype=np.int32)
-        self.limit: npt.NDArray[np.int32] = np.full(_FIRST_SLOTS, max_concurrency, dtype=np.int32)
-        self._loads = [0] * _FIRST_SLOTS  # as in_flight: one number of an array is slow to get at
-        self._room: Mask | None = None
-        self._has_room = False
+        self.on_joined: Callable[[int], None] = lambda slot: None
+        self.on_busy: Callable[[int], None] = lambda slot: None
+        self.active: Mask = np.zeros(0, dtype=np.bool_)
+        self.in_flight: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self.limit: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self.waiting: Column = np.zeros(0)
+        self.running: Column = np.zeros(0)
+        self.kv_ratio: Column = np.zeros(0)
+        self.scraped_s: Column = np.zeros(0)
+        self._room: Mask = np.zeros(0, dtype=np.bool_)
+        self._add_slots(_FIRST_SLOTS)
 
     def __len__(self) -> int:
         """Return the number of endpoints that may be picked."""
@@ -73,6 +96,7 @@ class Pool:
         for destination, slot in list(self._slot_of.items()):
             if destination not in wanted and self.active[slot]:
                 self.active[slot] = False
+                self._update_room(slot)
                 self._forget_if_idle(slot)
                 changed = True
         for destination, endpoint in wanted.items():
@@ -82,11 +106,14 @@ class Pool:
                 self._slot_of[destination] = known
             elif self.active[known] and self._endpoints[known] == endpoint:
                 continue
+            joins = not self.active[known]
             self._endpoints[known] = endpoint
             self.active[known] = True
+            self._update_room(known)
             changed = True
+            if joins:
+                self.on_joined(known)
         self.version += changed
-        self._room = None
         return changed
 
     def mask_of(self, destinations: Iterable[str]) -> Mask:
@@ -100,30 +127,56 @@ class Pool:
 
     def with_room(self, candidates: Mask | None = None) -> Mask:
         """Return the mask of those candidates (all, if None) that are active and below their
-        limit. It is not to be changed."""
-        room = self._room
-        if room is None:
-            room = self._room = self.active & (self.in_flight < self.limit)
-            self._has_room = bool(room.any())
-        return room if candidates is None else room & candidates
+        limit. It is not to be changed, and changes with the pool."""
+        return self._room if candidates is None else self._room & candidates
 
     @property
     def has_room(self) -> bool:
         """Whether any endpoint is active and below its limit."""
-        self.with_room()
-        return self._has_room
+        return self._open > 0
 
-    def lease(self, slot: int) -> Lease:
-        """Take capacity for one request at the endpoint in the slot."""
+    def slot_of(self, destination: str) -> int | None:
+        """Return the slot of the endpoint with this ``ip:port``, None where there is none."""
+        return self._slot_of.get(destination)
+
+    def closed_by(self, slot: int) -> str | None:
+        """Return why an active endpoint takes no more, in a word; None where it has room."""
+        return None if self._room[slot] else self._reasons[slot]
+
+    def excess(self, slot: int) -> tuple[int, float]:
+        """Return how many requests, and how many tokens, must end at an endpoint before it has
+        room; 0 or less where they are below their limit."""
+        requests = self._loads[slot] - self._limits[slot] + 1
+        return requests, self._tokens[slot] - self._token_limits[slot] + 1
+
+    def set_limit(self, slot: int, limit: int, reason: str, token_limit: float = math.inf) -> None:
+        """Have the endpoint in the slot take so many requests and tokens at a time.
+
+        ``reason`` is one word for what it is that sets the limit, for when it is reached.
+        """
+        self._limits[slot] = self.limit[slot] = min(limit, _MOST_REQUESTS)
+        self._token_limits[slot] = token_limit
+        self._reasons[slot] = reason
+        self._update_room(slot)
+
+    def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
+        """Note what the engine in the slot said of itself."""
+        self.waiting[slot] = load.waiting
+        self.running[slot] = load.running
+        self.kv_ratio[slot] = load.kv_ratio
+        self.scraped_s[slot] = now
+
+    def lease(self, slot: int, tokens: int = 0) -> Lease:
+        """Take capacity for one request of so many tokens at the endpoint in the slot."""
         endpoint = self.endpoint(slot)
-        self._take(slot)
-        return Lease(self, slot, endpoint)
+        self._take(slot, tokens)
+        return Lease(self, slot, endpoint, tokens)
 
-    def adopt(self, destination: str) -> Lease:
-        """Take capacity for a request that already runs there, whatever the limit.
+    def adopt(self, destination: str, tokens: int = 0) -> Lease:
+        """Take capacity for a request of so many tokens that already runs there.
 
-        A destination that the pool does not know gets a slot like that of an endpoint that has
-        left. Raises ValueError for what is no ``ip:port``.
+        It does so whatever the limit. A destination that the pool does not know gets a slot like
+        that of an endpoint that has left. Raises ValueError for what is no ``ip:port``.
         """
         slot = self._slot_of.get(destination)
         if slot is None:
@@ -135,47 +188,85 @@ class Pool:
             self._endpoints[slot] = endpoint
             self._slot_of[destination] = slot
             self.version += 1  # there may be more slots now than masks of before have
-        return self.lease(slot)
+        return self.lease(slot, tokens)
 
-    def _take(self, slot: int) -> None:
+    def _take(self, slot: int, tokens: int) -> None:
         load = self._loads[slot] + 1
         self._loads[slot] = self.in_flight[slot] = load
-        if load == self._max_concurrency:
-            self._room = None
-
-    def _release(self, slot: int) -> None:
-        load = self._loads[slot]
-        if load <= 0:
-            raise AssertionError("more leases were released than taken")
-        self._loads[slot] = self.in_flight[slot] = load - 1
-        if load == self._max_concurrency:
-            self._room = None
+        self._tokens[slot] += tokens
+        if load >= self._limits[slot] or self._tokens[slot] >= self._token_limits[slot]:
+            self._update_room(slot)
         if load == 1:
+            self.on_busy(slot)
+
+    def _release(self, slot: int, tokens: int) -> None:
+        load = self._loads[slot] - 1
+        if load < 0:
+            raise AssertionError("more leases were released than taken")
+        self._loads[slot] = self.in_flight[slot] = load
+        self._tokens[slot] -= tokens
+        if not self._room[slot]:
+            self._update_room(slot)
+        if not load:
             self._forget_if_idle(slot)
 
-    def _move(self, slot: int, destination: str) -> tuple[int, Endpoint] | None:
+    def _move(self, slot: int, destination: str, tokens: int) -> tuple[int, Endpoint] | None:
         target = self._slot_of.get(destination)
         if target is None:
             return None
-        self._take(target)
-        self._release(slot)
+        self._take(target, tokens)
+        self._release(slot, tokens)
         return target, self.endpoint(target)
 
+    def _update_room(self, slot: int) -> None:
+        has_room = (
+            bool(self.active[slot])
+            and self._loads[slot] < self._limits[slot]
+            and self._tokens[slot] < self._token_limits[slot]
+        )
+        if has_room != self._room[slot]:
+            self._room[slot] = has_room
+            self._open += 1 if has_room else -1
+
     def _forget_if_idle(self, slot: int) -> None:
-        if self.in_flight[slot] == 0 and not self.active[slot]:
+        if self._loads[slot] == 0 and not self.active[slot]:
             del self._slot_of[self.endpoint(slot).destination]
             self._endpoints[slot] = None
+            self._reset(slot)
 
     def _free_slot(self) -> int:
         try:
             return self._endpoints.index(None)
         except ValueError:
             slots = len(self._endpoints)
+        self._add_slots(slots)
+        return slots
+
+    def _add_slots(self, slots: int) -> None:
+        first = len(self._endpoints)
         self._endpoints.extend([None] * slots)
         self._loads.extend([0] * slots)
-        self.active = np.concatenate([self.active, np.zeros(slots, dtype=np.bool_)])
-        self.in_flight = np.concatenate([self.in_flight, np.zeros(slots, dtype=np.int32)])
-        more = np.full(slots, self._max_concurrency, dtype=np.int32)
-        self.limit = np.concatenate([self.limit, more])
-        self._room = None
-        return slots
+        self._tokens.extend([0] * slots)
+        self._limits.extend([0] * slots)
+        self._token_limits.extend([math.inf] * slots)
+        self._reasons.extend([_INFLIGHT] * slots)
+        self.active = _longer(self.active, slots)
+        self._room = _longer(self._room, slots)
+        self.in_flight = _longer(self.in_flight, slots)
+        self.limit = _longer(self.limit, slots)
+        self.waiting = _longer(self.waiting, slots)
+        self.running = _longer(self.running, slots)
+        self.kv_ratio = _longer(self.kv_ratio, slots)
+        self.scraped_s = _longer(self.scraped_s, slots)
+        for slot in range(first, first + slots):
+            self._reset(slot)
+
+    def _reset(self, slot: int) -> None:
+        """Make a slot as one in which nothing was ever known."""
+        self.set_limit(slot, self._max_concurrency, _INFLIGHT)
+        for column in (self.waiting, self.running, self.kv_ratio, self.scraped_s):
+            column[slot] = math.nan
+
+
+def _longer(array: npt.NDArray[_T], slots: int) -> npt.NDArray[_T]:
+    return np.concatenate([array, np.zeros(slots, dtype=array.dtype)])

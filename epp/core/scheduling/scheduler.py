@@ -7,6 +7,8 @@ that it is handed.
 import random
 from typing import Final, Protocol
 
+import numpy as np
+
 from epp.core.pool import Mask, Pool
 from epp.core.request import Request
 
@@ -29,7 +31,7 @@ class Scheduler(Protocol):
 
 
 class LeastLoaded:
-    """Picks the candidate with the fewest requests in flight, ties by chance."""
+    """Picks the candidate that is used least, in flight by limit, ties by chance."""
 
     def pick(
         self, request: Request | None, pool: Pool, mask: Mask, rng: random.Random
@@ -45,7 +47,7 @@ def _least(mask: Mask, pool: Pool) -> list[int]:
     slots = mask.nonzero()[0]
     if not len(slots):
         return []
-    loads = pool.in_flight[slots]
+    loads = pool.in_flight[slots] / np.maximum(pool.limit[slots], 1)
     least: list[int] = slots[loads == loads.min()].tolist()
     return least
 
@@ -54,11 +56,11 @@ def _least_of_few(mask: Mask, pool: Pool) -> list[int]:
     """Do the same without numpy, whose functions need many times as long to be called at all, on a
     processor whose caches hold something else by now, as they do after each sleep."""
     least: list[int] = []
-    least_load = 0
-    for slot, (is_candidate, load) in enumerate(
-        zip(mask.tolist(), pool.in_flight.tolist(), strict=True)
-    ):
+    least_load = 0.0
+    columns = zip(mask.tolist(), pool.in_flight.tolist(), pool.limit.tolist(), strict=True)
+    for slot, (is_candidate, in_flight, limit) in enumerate(columns):
         if is_candidate:
+            load = in_flight / limit if limit else 1.0
             if not least or load < least_load:
                 least, least_load = [slot], load
             elif load == least_load:

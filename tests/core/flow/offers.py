@@ -13,6 +13,7 @@ def offer(
 ) -> tuple[RecordingWaiter, Ticket]:
     """Offer a request."""
     waiter = waiter or RecordingWaiter()
+    waiter.request = offered
     return waiter, harness.router.flow.offer(offered, waiter, harness.now)
 
 

@@ -1,11 +1,13 @@
 """How much may wait and how long: limits, displacement, deadlines, Retry-After."""
 
+import math
+
 import pytest
 
-from epp.core.flow import FlowLimits
+from epp.core.flow import BandOptions, FlowLimits
 from epp.core.request import Outcome, Request
 
-from ..support import Harness, RecordingWaiter, destination, request
+from ..support import Harness, RecordingWaiter, completed, destination, request
 from .offers import many, offer, outcomes, wait
 
 # R7: limits
@@ -54,9 +56,9 @@ def test_r7_nobody_is_displaced_in_vain() -> None:
     assert outcomes(waiters) == [None, None]
 
 
-@pytest.mark.parametrize("limits", [FlowLimits(band_max_requests=1), FlowLimits(band_max_bytes=15)])
-def test_r7_a_full_band_rejects_though_the_queue_has_room(limits: FlowLimits) -> None:
-    harness = Harness([1], limits=limits)
+@pytest.mark.parametrize("band", [BandOptions(max_requests=1), BandOptions(max_bytes=15)])
+def test_r7_a_full_band_rejects_though_the_queue_has_room(band: BandOptions) -> None:
+    harness = Harness([1], band=band)
     _full(harness, request(0, body_bytes=10), request(-10, body_bytes=10))
     assert offer(harness, request(0, body_bytes=10))[0].outcome is Outcome.REJECTED_CAPACITY
     wait(harness, request(10, body_bytes=10))
@@ -76,12 +78,11 @@ def _drained_at_4_per_s(*, reject_hopeless: bool = True) -> Harness:
     harness.occupy(2)
     lease = harness.occupy(1)
     waiters = wait(harness, *many(40))
-    for number in range(20):
+    harness.clock.advance(0.25)
+    harness.give_back(lease)
+    for waiter in waiters[:19]:
         harness.clock.advance(0.25)
-        harness.give_back(lease)
-        dispatched = waiters[number].lease
-        assert dispatched is not None
-        lease = dispatched
+        harness.finish(waiter, completed(output_tokens=256))  # as was estimated
     return harness
 
 
@@ -117,6 +118,25 @@ def test_r8_the_wait_ends_at_the_smaller_of_both_budgets(
     harness.clock.advance(1000.0)
     assert waiter.outcome is Outcome.EXPIRED
     assert waiter.decided_s == start_s + budget_s
+
+
+@pytest.mark.parametrize(
+    ("of_band_s", "own_s", "budget_s"),
+    [
+        (2.0, None, 2.0),
+        (2.0, 1.0, 1.0),
+        (90.0, None, 90.0),
+        (math.inf, None, None),
+        (math.inf, 5.0, 5.0),
+    ],
+)
+def test_r8_a_band_may_have_a_budget_of_its_own(
+    of_band_s: float, own_s: float | None, budget_s: float | None
+) -> None:
+    harness = Harness([1], band=BandOptions(wait_limit_s=of_band_s))
+    harness.occupy(1)
+    _, ticket = offer(harness, request(wait_limit_s=own_s))
+    assert ticket.deadline_s == (None if budget_s is None else harness.now + budget_s)
 
 
 def test_r8_without_a_budget_the_wait_has_no_end() -> None:
@@ -183,20 +203,56 @@ def test_r10_a_request_leaves_once() -> None:
 
 # Retry-After
 
+_COST = 512  # of a request without a prompt, by the estimate
 
-@pytest.mark.parametrize(("waiting", "expected_s"), [(0, range(1, 2)), (19, range(4, 7))])
-def test_retry_after_is_when_the_queue_will_have_drained(waiting: int, expected_s: range) -> None:
+
+def test_the_wait_of_those_who_stand_in_the_queue_can_be_told() -> None:
+    harness = _drained_at_4_per_s()
+    (band,) = harness.router.flow.bands()
+    wait_s = harness.router.flow.estimated_wait_s(band, harness.now)
+    assert wait_s == pytest.approx(20 / 4, rel=0.05)
+    wait(harness, request(5))
+    assert harness.router.flow.estimated_wait_s(band, harness.now) > wait_s
+    idle = Harness([1])
+    assert idle.router.flow.estimated_wait_s(idle.router.flow.bands()[0], 0.0) is None
+
+
+def test_who_passes_by_those_that_wait_does_not_disturb_the_measured_rate() -> None:
+    harness = Harness([1, 2], limits=FlowLimits(wait_limit_s=None))
+    lease = harness.occupy(1)
+    waiters = wait(harness, *[request(subset={1}) for _ in range(40)])
+    harness.give_back(lease)
+    for waiter in waiters[:20]:
+        for _ in range(5):
+            harness.clock.advance(0.05)
+            passing, _ = offer(harness, request(5, subset={2}))
+            harness.finish(passing, completed(output_tokens=256))
+        harness.finish(waiter, completed(output_tokens=256))
+    (_, band) = harness.router.flow.bands()
+    wait_s = harness.router.flow.estimated_wait_s(band, harness.now)
+    assert wait_s == pytest.approx(19 / 4, rel=0.05)
+
+
+@pytest.mark.parametrize(("waiting", "least_s"), [(0, 1), (8, 2), (20, 5)])
+def test_retry_after_is_when_the_queue_will_have_drained(waiting: int, least_s: int) -> None:
     harness = _drained_at_4_per_s()
     for ticket in [ticket for band in harness.router.flow.bands() for ticket in band][waiting:]:
         harness.router.flow.cancel(ticket, harness.now)
-    advice = {harness.router.flow.retry_after_s(harness.now) for _ in range(200)}
-    assert advice <= set(expected_s)
-    assert len(advice) > 1 or waiting == 0
+    advice_s = harness.router.flow.retry_after_s(harness.now, _COST)
+    assert least_s <= advice_s <= 1.25 * least_s + 2
+
+
+def test_each_refused_client_is_given_a_later_time() -> None:
+    harness = _drained_at_4_per_s()
+    advice = [harness.router.flow.retry_after_s(harness.now, _COST) for _ in range(100)]
+    assert advice == sorted(advice)
+    assert max(map(advice.count, advice)) <= 5
+    assert advice[99] in range(28, 42)  # 20 that wait and 100 that come back, at 4 a second
 
 
 def test_retry_after_has_bounds() -> None:
     harness = _drained_at_4_per_s()
-    wait(harness, *many(1000))
-    assert harness.router.flow.retry_after_s(harness.now) == 60
+    wait(harness, *many(4000))
+    assert harness.router.flow.retry_after_s(harness.now) == 300
     unknown = {Harness([1]).router.flow.retry_after_s(0.0) for _ in range(3)}
     assert unknown <= set(range(1, 6))

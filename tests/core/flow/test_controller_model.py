@@ -6,39 +6,63 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from epp.core.flow import FlowController, FlowLimits, Ticket
+from epp.core.flow import BandOptions, Charge, FlowController, FlowLimits, FlowOptions, Ticket
+from epp.core.gate import Ending
 from epp.core.pool import Lease, Pool
-from epp.core.request import Outcome
+from epp.core.request import FlowKey, Outcome, Request
 from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
 
 from ..support import Clock, CountingRecorder, destination, endpoint, request
-from .reference import Decision, ReferenceQueue
+from .reference import ReferenceQueue
+from .reference_state import Decision
 
 _SIZES = st.sampled_from([0, 1, 30, 100, 250, 400])
+_PRIORITIES = st.sampled_from([-10, 0, 0, 10])
+_FLOWS = st.sampled_from(["a", "a", "b", "c"])
+_WEIGHTS = {"b": 2.0, "c": 0.5}
+_OUTPUTS = st.sampled_from([None, 0, 1, 10, 256, 1000])
 _LIMITS = st.builds(
     FlowLimits,
     max_requests=st.sampled_from([3, 6, 40]),
     max_bytes=st.sampled_from([300, 10_000]),
-    band_max_requests=st.sampled_from([2, 4, 30]),
-    band_max_bytes=st.sampled_from([250, 10_000]),
     wait_limit_s=st.sampled_from([None, 8.0, 60.0]),
     no_endpoint_wait_limit_s=st.sampled_from([None, 3.0, 60.0]),
     reject_hopeless=st.booleans(),
 )
+_BANDS = st.builds(
+    BandOptions,
+    max_requests=st.sampled_from([2, 4, 30]),
+    max_bytes=st.sampled_from([250, 10_000]),
+    fairness=st.sampled_from(["weighted-fair", "weighted-fair", "round-robin", "global-strict"]),
+    ordering=st.sampled_from(["fcfs", "fcfs", "edf", "slo-deadline"]),
+    min_share=st.sampled_from([0.0, 0.0, 0.25, 0.5]),
+    max_wait_s=st.sampled_from([None, None, 0.5, 5.0]),
+    wait_limit_s=st.sampled_from([None, None, 4.0]),
+)
+_OPTIONS = st.builds(
+    FlowOptions,
+    limits=_LIMITS,
+    band=_BANDS,
+    negative_band=st.none() | _BANDS,
+    bands=st.just({}) | st.builds(lambda band: {10: band}, _BANDS),
+    weights=st.just(_WEIGHTS),
+)
 _SUBSETS = st.none() | st.none() | st.sets(st.integers(min_value=1, max_value=4), max_size=3)
-_DELAYS_S = st.sampled_from([0.0, 0.001, 0.5, 1.0, 2.9, 3.0, 8.0, 31.0])
+_DELAYS_S = st.sampled_from([0.0, 0.001, 0.5, 1.0, 2.9, 3.0, 8.0, 31.0, 61.0])
+_NUMBERS = st.integers(min_value=0)
 
 
 class _Waiter:
     """Passes the decision on, under the request's number."""
 
-    def __init__(self, machine: "FlowMachine", number: int) -> None:
+    def __init__(self, machine: "FlowMachine", number: int, offered: Request) -> None:
         self._machine = machine
         self._number = number
+        self._request = offered
 
-    def dispatched(self, lease: Lease, waited_s: float, now: float) -> None:
-        self._machine.leases.append(lease)
+    def dispatched(self, lease: Lease, charge: Charge, waited_s: float, now: float) -> None:
+        self._machine.running[self._number] = (self._request, lease, charge)
         where = lease.endpoint.destination
         self._decide(Decision(self._number, Outcome.DISPATCHED, now, where, waited_s))
 
@@ -53,11 +77,11 @@ class FlowMachine(RuleBasedStateMachine):
     """Whatever happens, the flow control decides what the rules say, in their order, at once."""
 
     @initialize(
-        limits=_LIMITS,
+        options=_OPTIONS,
         max_concurrency=st.integers(min_value=1, max_value=3),
         numbers=st.sets(st.integers(min_value=1, max_value=4)),
     )
-    def start(self, limits: FlowLimits, max_concurrency: int, numbers: set[int]) -> None:
+    def start(self, options: FlowOptions, max_concurrency: int, numbers: set[int]) -> None:
         self.timers = Timers()
         self.clock = Clock(self.timers)
         self.recorder = CountingRecorder()
@@ -65,75 +89,103 @@ class FlowMachine(RuleBasedStateMachine):
         self.flow = FlowController(
             self.pool,
             LeastLoaded(),
-            limits,
+            options,
             timers=self.timers,
             rng=random.Random(0),
             recorder=self.recorder,
         )
-        self.reference = ReferenceQueue(limits, max_concurrency)
-        self.leases: list[Lease] = []
+        self.reference = ReferenceQueue(options, max_concurrency, self.flow.costs.estimate)
+        self.running: dict[int, tuple[Request, Lease, Charge]] = {}
         self.tickets: dict[int, Ticket] = {}
         self.offered = 0
         self.cancelled = 0
-        self.has_drained = False
         self.set_members(numbers)
 
     @rule(
-        priority=st.sampled_from([-10, 0, 0, 10]),
+        priority=_PRIORITIES,
+        fairness_id=_FLOWS,
         body_bytes=_SIZES,
+        prompt_tokens=_SIZES,
+        max_output_tokens=st.sampled_from([None, 1, 100]),
         subset=_SUBSETS,
         wait_limit_s=st.sampled_from([None, None, 1.0, 5.0, 100.0]),
+        slo_ttft_s=st.sampled_from([None, 0.5, 2.0]),
         waited_s=st.sampled_from([None, None, None, 0.5, 4.0]),
     )
-    def offer(
-        self,
-        priority: int,
-        body_bytes: int,
-        subset: set[int] | None,
-        wait_limit_s: float | None,
-        waited_s: float | None = None,
-    ) -> None:
+    def offer(self, priority: int, waited_s: float | None = None, **claims: object) -> None:
         self.offered += 1
-        offered = request(priority, body_bytes=body_bytes, subset=subset, wait_limit_s=wait_limit_s)
-        waiter, now = _Waiter(self, self.offered), self.clock.now
+        number, now = self.offered, self.clock.now
+        offered = request(priority, **claims)  # type: ignore[arg-type]
+        waiter = _Waiter(self, number, offered)
         since_s = None if waited_s is None else now - waited_s
-        self.tickets[self.offered] = self.flow.offer(offered, waiter, now, since_s)
-        self.reference.offer(self.offered, offered, now, now if since_s is None else since_s)
+        self.tickets[number] = self.flow.offer(offered, waiter, now, since_s)
+        self.reference.offer(number, offered, now, since_s)
 
-    @rule(priority=st.sampled_from([-10, 0, 10]), count=st.integers(min_value=2, max_value=8))
+    @rule(priority=_PRIORITIES, count=st.integers(min_value=2, max_value=8))
     def offer_many(self, priority: int, count: int) -> None:
-        for _ in range(count):
-            self.offer(priority, 10, None, None)
+        for number in range(count):
+            self.offer(priority, fairness_id="abc"[number % 3], body_bytes=10)
 
-    @precondition(lambda self: self.leases)
-    @rule(index=st.integers(min_value=0))
-    def release(self, index: int) -> None:
-        lease = self.leases.pop(index % len(self.leases))
+    @precondition(lambda self: self.running)
+    @rule(index=_NUMBERS, output_tokens=_OUTPUTS, status=st.sampled_from([200, 200, 500]))
+    def release(self, index: int, output_tokens: int | None, status: int = 200) -> None:
+        number = list(self.running)[index % len(self.running)]
+        ended, lease, charge = self.running.pop(number)
+        ending = Ending(
+            status=status,
+            cause="complete",
+            duration_s=1.0,
+            response_bytes=None,
+            output_tokens=output_tokens,
+        )
         lease.release()
+        self.flow.ended(charge, ended, ending, self.clock.now)
         self.flow.pump(self.clock.now)
-        self.reference.release(lease.endpoint.destination, self.clock.now)
+        settled, charged, actual = self.recorder.settlements[-1]
+        assert settled is ended
+        assert charged == self.reference.running[number].charged
+        self.reference.release(number, actual, self.clock.now)
 
-    @precondition(lambda self: self.leases and self.flow.requests)
+    @precondition(lambda self: self.running)
+    @rule(index=_NUMBERS, output_tokens=st.integers(min_value=0, max_value=2000))
+    def progress(self, index: int, output_tokens: int) -> None:
+        number = list(self.running)[index % len(self.running)]
+        running, _, charge = self.running[number]
+        self.flow.progress(charge, running, output_tokens)
+        self.reference.progress(number, running.prompt_tokens + 2 * output_tokens)
+
+    @precondition(lambda self: self.running and self.flow.requests)
     @rule(count=st.integers(min_value=5, max_value=20), delay_s=st.sampled_from([0.05, 0.3]))
     def serve(self, count: int, delay_s: float) -> None:
         """A pool that works: somebody comes for each one who goes."""
         for number in range(count):
-            if self.leases:
+            if self.running:
                 self.advance(delay_s)
-                self.release(number)
-                self.offer((number % 3 - 1) * 10, 1, None, None)
+                self.release(number, 100)
+                self.offer((number % 3 - 1) * 10, fairness_id="abc"[number % 2], body_bytes=1)
 
-    @precondition(lambda self: self.leases)
-    @rule(index=st.integers(min_value=0), number=st.integers(min_value=1, max_value=5))
+    @precondition(lambda self: self.running)
+    @rule(index=_NUMBERS, number=st.integers(min_value=1, max_value=5))
     def move(self, index: int, number: int) -> None:
-        lease = self.leases[index % len(self.leases)]
-        where, target = lease.endpoint.destination, destination(number)
-        if lease.move(target):
+        moved = list(self.running)[index % len(self.running)]
+        lease = self.running[moved][1]
+        if lease.move(destination(number)):
             self.flow.pump(self.clock.now)
-        self.reference.move(where, target, self.clock.now)
+            self.reference.move(moved, destination(number), self.clock.now)
+
+    @precondition(lambda self: len(self.pool))
+    @rule(index=_NUMBERS, limit=st.integers(min_value=1, max_value=4))
+    def set_limit(self, index: int, limit: int) -> None:
+        """A saturation detector has learned something."""
+        slots = self.pool.active.nonzero()[0].tolist()
+        slot = slots[index % len(slots)]
+        self.pool.set_limit(slot, limit, "kv")
+        self.flow.pump(self.clock.now)
+        where = self.pool.endpoint(slot).destination
+        self.reference.set_limit(where, limit, self.clock.now)
 
     @precondition(lambda self: self.flow.requests)
-    @rule(index=st.integers(min_value=0))
+    @rule(index=_NUMBERS)
     def cancel(self, index: int) -> None:
         number = self.reference.waiting[index % len(self.reference.waiting)].number
         self.cancelled += 1
@@ -166,6 +218,13 @@ class FlowMachine(RuleBasedStateMachine):
         assert not self.reference.decisions
 
     @invariant()
+    def who_goes_out_of_turn_is_counted(self) -> None:
+        expected = self.reference.overrides
+        assert sum(self.recorder.overrides.values()) == len(expected)
+        for key, count in self.recorder.overrides.items():
+            assert count == expected.count(key)
+
+    @invariant()
     def the_same_requests_wait(self) -> None:
         waiting = self.reference.waiting
         bands = self.flow.bands()
@@ -174,18 +233,15 @@ class FlowMachine(RuleBasedStateMachine):
         )
         for band in bands:
             expected = [entry for entry in waiting if entry.priority == band.priority]
-            tickets = sorted(band, key=lambda ticket: ticket.sequence)
+            tickets = list(band)
             assert [ticket.request for ticket in tickets] == [e.request for e in expected]
             deadlines = [self.reference.deadline_s(entry) for entry in expected]
             assert [ticket.deadline_s or float("inf") for ticket in tickets] == deadlines
             assert band.requests == len(expected)
             assert band.bytes == sum(entry.request.body_bytes for entry in expected)
+            assert band.cost == sum(entry.cost for entry in expected)
         assert self.flow.requests == len(waiting)
         assert self.flow.bytes == sum(entry.request.body_bytes for entry in waiting)
-        assert self.flow.utilization() == [
-            ("requests", self.flow.requests, self.reference.limits.max_requests),
-            ("bytes", self.flow.bytes, self.reference.limits.max_bytes),
-        ]
 
     @invariant()
     def limits_hold(self) -> None:
@@ -193,26 +249,40 @@ class FlowMachine(RuleBasedStateMachine):
         assert self.flow.requests <= limits.max_requests
         assert self.flow.bytes <= limits.max_bytes
         for band in self.flow.bands():
-            assert band.requests <= limits.band_max_requests
-            assert band.bytes <= limits.band_max_bytes
+            assert band.requests <= band.options.max_requests
+            assert band.bytes <= band.options.max_bytes
+        assert self.flow.utilization() == [
+            ("requests", self.flow.requests, limits.max_requests),
+            ("bytes", self.flow.bytes, limits.max_bytes),
+        ]
 
     @invariant()
     def the_same_requests_run(self) -> None:
-        in_flight = {where: count for where, count in self.reference.in_flight.items() if count}
-        held: dict[str, int] = {}
-        for lease in self.leases:
-            where = lease.endpoint.destination
-            held[where] = held.get(where, 0) + 1
-        assert held == in_flight
-        assert self.pool.total_in_flight == len(self.leases)
+        expected = self.reference.running
+        assert set(self.running) == set(expected)
+        for number, (_, lease, charge) in self.running.items():
+            assert lease.endpoint.destination == expected[number].destination
+            assert charge.cost == expected[number].charged
+        assert self.pool.total_in_flight == len(expected)
+
+    @invariant()
+    def flows_were_charged_the_same(self) -> None:
+        for band in self.flow.bands():
+            of_band = [c for _, _, c in self.running.values() if c.band is band]
+            assert band.running == len(of_band)
+            for flow in band.flows.values():
+                assert flow.running == sum(charge.flow is flow for charge in of_band)
+                of_flow = [charge.cost for charge in of_band if charge.flow is flow]
+                assert flow.unsettled == sum(of_flow)
+                key = FlowKey(band.priority, flow.id)
+                if band.options.fairness == "weighted-fair":
+                    assert flow.virtual_time == self.reference.virtual_time(key)
 
     @invariant()
     def outcomes_add_up(self) -> None:
         assert self.recorder.outcomes[Outcome.CANCELLED] == self.cancelled
         assert self.recorder.outcomes.total() == self.offered - self.flow.requests
-        for recorded, _, waited_s in self.recorder.waits[-1:]:
-            assert waited_s >= 0
-            assert recorded.flow.fairness_id == "tenant"
+        assert all(waited_s >= 0 for _, _, waited_s in self.recorder.waits[-1:])
 
     @invariant()
     def timers_are_those_of_the_waiting(self) -> None:
@@ -223,11 +293,14 @@ class FlowMachine(RuleBasedStateMachine):
         if not hasattr(self, "flow"):
             return
         self.flow.end_drain(self.clock.now)
-        for lease in self.leases:
-            lease.release()
+        self.reference.end_drain(self.clock.now)
+        self.drain(True)
+        while self.running:
+            self.release(0, None)
         assert (self.flow.requests, self.flow.bytes, len(self.timers)) == (0, 0, 0)
         assert self.pool.total_in_flight == 0
         assert self.recorder.outcomes.total() == self.offered
+        assert not any(band.flows or band.lanes or band.running for band in self.flow.bands())
 
 
 TestFlowMachine = FlowMachine.TestCase

@@ -221,7 +221,7 @@ def test_ipv6_is_known_by_its_bracketed_form() -> None:
 def test_counters_never_go_below_zero() -> None:
     pool = _pool(1)
     with pytest.raises(AssertionError, match="more leases were released than taken"):
-        pool._release(0)
+        pool._release(0, 0)
 
 
 def test_a_limit_below_one_is_refused() -> None:

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,3 +39,20 @@ def test_breaks_ties_by_chance_and_evenly() -> None:
     picks = Counter(LeastLoaded().pick(None, pool, pool.active, rng) for _ in range(4000))
     assert set(picks) == {0, 1, 2, 3}
     assert all(900 < count < 1100 for count in picks.values())
+
+
+@pytest.mark.parametrize("slots", [8, 200])
+def test_many_slots_are_compared_as_few_are(slots: int) -> None:
+    pool, rng = Pool(max_concurrency=4), random.Random(1)
+    pool.apply([endpoint(number) for number in range(slots)])
+    mask = pool.active.copy()
+    assert LeastLoaded().pick(None, pool, mask & False, rng) is None
+    for slot in range(slots):
+        pool.lease(slot)
+    pool.lease(5)
+    pool.set_limit(3, 8, "kv")
+    pool.set_limit(7, 0, "kv")
+    assert LeastLoaded().pick(None, pool, mask, rng) == 3
+    mask[3] = False
+    picks = {LeastLoaded().pick(None, pool, mask, rng) for _ in range(5_000)}
+    assert picks == set(range(slots)) - {3, 5, 7}

@@ -1,0 +1,146 @@
+"""Where a waiting request can go, and taking the capacity there."""
+
+import random
+from collections.abc import Iterator
+from typing import Final
+
+from epp.core.flow.band import Band, Lane
+from epp.core.flow.ticket import Ticket
+from epp.core.flow.usage_limits import UsageLimits
+from epp.core.pool import Lease, Mask, Pool
+from epp.core.request import Request
+from epp.core.scheduling import Scheduler
+
+__all__ = ["Placement"]
+
+_MAX_CACHED_MASKS: Final = 1_000
+_MAX_PASSED_OVER: Final = 16
+"""How many flows of a lane are looked at whose first request no endpoint takes, though one has
+room."""
+
+_NO_ENDPOINTS: Final = "no-endpoints"
+_HOLDBACK: Final = "holdback"
+
+
+class Placement:
+    """Finds room for requests among their own candidates, never on the pool's average."""
+
+    def __init__(
+        self, pool: Pool, scheduler: Scheduler, usage: UsageLimits, rng: random.Random
+    ) -> None:
+        self._pool = pool
+        self._scheduler = scheduler
+        self._usage = usage
+        self._rng = rng
+        self._masks: dict[frozenset[str], Mask] = {}
+        self._masks_version = -1
+
+    def has_candidates(self, request: Request) -> bool:
+        """Whether some endpoint that is there may serve the request, or none is named."""
+        return request.subset is None or bool(self._subset_mask(request.subset).any())
+
+    def place(self, request: Request, band: Band) -> Lease | None:
+        """Pick an endpoint for a request and take its capacity, if one has room."""
+        return None if self._is_held_back(request, band) else self._take(request)
+
+    def place_oldest(self, band: Band, now: float) -> tuple[Ticket, Lease] | None:
+        """Do so for the request of a band that has waited for longest, of those that can go and
+        have waited for its ``max_wait_s``."""
+        max_wait_s = band.options.max_wait_s or 0.0
+        oldest = [lane.oldest() for lane in band.lanes.values()]
+        for ticket in sorted(oldest, key=_sequence):
+            if now - ticket.entered_s >= max_wait_s:
+                lease = self.place(ticket.request, band)
+                if lease is not None:
+                    return ticket, lease
+        return None
+
+    def place_first(self, band: Band) -> tuple[Ticket, Lease] | None:
+        """Do so for the first request of a band that can go."""
+        lanes = list(band.lanes.values())
+        if len(lanes) > 1:
+            lanes.sort(key=Lane.first_entry)
+        for lane in lanes:
+            ticket = lane.first().head()
+            if self._is_held_back(ticket.request, band):
+                continue  # and so are all of its lane, who have the same candidates
+            lease = self._take(ticket.request)
+            if lease is not None:
+                return ticket, lease
+            if len(lane.queues) > 1 and self._room_for(ticket.request).any():
+                for queue in lane.in_order(_MAX_PASSED_OVER)[1:]:
+                    ticket = queue.head()
+                    lease = self._take(ticket.request)
+                    if lease is not None:
+                        return ticket, lease
+        return None
+
+    def blocked(self, band: Band) -> Iterator[Mask]:
+        """Yield, for each of a band's first requests that is blocked, its candidates, as a mask.
+
+        Blocked is whose candidates all have no room, and who could use it if one had.
+        """
+        for lane in sorted(band.lanes.values(), key=Lane.first_entry):
+            candidates = self.candidates(lane.first().head().request)
+            if not self._pool.with_room(candidates).any() and not self._usage.holds_back(
+                band, self._pool, candidates, asks=False, freed=1
+            ):
+                yield candidates
+
+    def could_go(self, band: Band) -> bool:
+        """Whether some endpoint has room for a waiting request of a band."""
+        firsts = (lane.first().head().request for lane in band.lanes.values())
+        return any(
+            self._room_for(first).any()
+            and not self._usage.holds_back(band, self._pool, self.candidates(first), asks=False)
+            for first in firsts
+        )
+
+    def closed_by(self, band: Band) -> str | None:
+        """Return why the requests of a band wait, in a word; None where none do.
+
+        What most of the endpoints are closed by, or ``no-endpoints``, or ``holdback``.
+        """
+        if not band.requests:
+            return None
+        candidates = self.candidates(band.oldest().request)
+        slots = candidates.nonzero()[0].tolist()
+        if not slots:
+            return _NO_ENDPOINTS
+        if self._usage.holds_back(band, self._pool, candidates, asks=False):
+            return _HOLDBACK
+        closed = [self._pool.closed_by(slot) for slot in slots]
+        reasons = [reason for reason in closed if reason is not None]
+        return max(sorted(set(reasons)), key=reasons.count) if reasons else None
+
+    def candidates(self, request: Request) -> Mask:
+        """Return the mask, shape ``(slots,)``, of the endpoints that may serve a request, whether
+        they have room or not."""
+        subset = request.subset
+        return self._pool.active if subset is None else self._subset_mask(subset)
+
+    def _is_held_back(self, request: Request, band: Band) -> bool:
+        return self._usage.holds_back(band, self._pool, self.candidates(request))
+
+    def _take(self, request: Request) -> Lease | None:
+        slot = self._scheduler.pick(request, self._pool, self._room_for(request), self._rng)
+        return None if slot is None else self._pool.lease(slot, request.prompt_tokens)
+
+    def _room_for(self, request: Request) -> Mask:
+        room = self._pool.with_room()
+        return room if request.subset is None else room & self._subset_mask(request.subset)
+
+    def _subset_mask(self, subset: frozenset[str]) -> Mask:
+        if self._masks_version != self._pool.version:
+            self._masks.clear()
+            self._masks_version = self._pool.version
+        mask = self._masks.get(subset)
+        if mask is None:
+            if len(self._masks) >= _MAX_CACHED_MASKS:
+                self._masks.clear()
+            mask = self._masks[subset] = self._pool.mask_of(subset)
+        return mask
+
+
+def _sequence(ticket: Ticket) -> int:
+    return ticket.sequence
