@@ -160,7 +160,7 @@ class _Run:
         self._engine = Engine(profile.engine)
         self._pool = Pool(max_concurrency=1)
         self._timers = Timers()
-        self._detector = make_detector(saturation, self._pool, self._timers, self._pump)
+        self._detector = make_detector(saturation, self._pool, self._timers)
         self._pool.on_joined = self._detector.joined
         self._pool.apply([_ENDPOINT])
         self._slot = self._pool.slot_of(_ENDPOINT.destination) or 0

@@ -21,8 +21,8 @@ from epp.core.timers import Timers
 
 __all__ = ["DEFAULT_FAIRNESS_ID", "MakeDetector", "Router", "RouterAdmission"]
 
-MakeDetector: TypeAlias = Callable[[Pool, Timers, Callable[[float], None]], SaturationDetector]
-"""Makes a detector for a pool, with timers, and what it calls when it has made room by itself."""
+MakeDetector: TypeAlias = Callable[[Pool, Timers], SaturationDetector]
+"""Makes a detector for a pool, with timers."""
 
 DEFAULT_FAIRNESS_ID = "default-flow"
 _DEFAULT_PRIORITY = 0
@@ -51,8 +51,9 @@ class Router:
         self.flow = FlowController(
             self.pool, scheduler, options, timers=timers, rng=rng, recorder=recorder
         )
-        self.detector = make_detector(self.pool, timers, self.flow.pump)
+        self.detector = make_detector(self.pool, timers)
         self.pool.on_joined = self.detector.joined
+        self.pool.on_changed = self.detector.changed
         self.flow.ensure_band(_DEFAULT_PRIORITY)
         self._resources: PoolResources | None = None
         self.is_draining = False

@@ -211,9 +211,7 @@ class Simulation:
         router = Router(
             scheduler=LeastLoaded(),
             options=flow_options(scenario, self._policy),
-            make_detector=lambda pool, timers, on_room: make_detector(
-                scenario.saturation, pool, timers, on_room
-            ),
+            make_detector=lambda pool, timers: make_detector(scenario.saturation, pool, timers),
             timers=self.timers,
             rng=random.Random(f"{self._seed}/router"),
             recorder=NullRecorder(),

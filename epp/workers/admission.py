@@ -30,7 +30,7 @@ class RemoteAdmission:
 
     ``claims`` is None for a request that is no inference, ``destination`` until it is dispatched.
     ``local`` is its standing at the worker's own router, where there is one; of that router it is
-    the waiter (:class:`epp.core.gate.GateWaiter`).
+    the waiter (:class:`epp.core.gate.GateWaiter`). It waits since ``since_s``, or runs since then.
     """
 
     __slots__ = (
@@ -73,6 +73,7 @@ class RemoteAdmission:
         """Note it, and pass the word on."""
         self._keeper.stopped_waiting(self)
         self.destination = destination
+        self.since_s = now
         self._waiter.dispatched(destination, waited_s, now)
 
     def passed(self, destination: str, now: float) -> None:

@@ -70,7 +70,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 class Running(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """A request that was dispatched before this core was there, and runs.
 
-    ``since_s`` is when it arrived, monotonic: a clock that all processes of a machine share.
+    ``since_s`` is when it was dispatched, monotonic: a clock that all processes of a machine share.
     """
 
     id: int

@@ -1,7 +1,5 @@
 """The router: what a request is resolved to, and its way from the queue to the end of its lease."""
 
-from collections.abc import Callable
-
 import pytest
 
 from epp.core.claims import RequestClaims
@@ -240,13 +238,16 @@ def test_a_wait_that_began_elsewhere_goes_on() -> None:
 class _Spy:
     """A detector that keeps what it hears, and gives an endpoint twice what its engine runs."""
 
-    def __init__(self, pool: Pool, timers: Timers, on_room: Callable[[float], None]) -> None:
+    def __init__(self, pool: Pool, timers: Timers) -> None:
         self._pool = pool
         self.heard: list[tuple[object, ...]] = []
 
     def joined(self, slot: int) -> None:
         self.heard.append(("joined", slot))
         self._pool.set_limit(slot, 1, "warming")
+
+    def changed(self, slot: int) -> None:
+        self.heard.append(("changed", slot))
 
     def dispatched(self, slot: int, now: float) -> None:
         self.heard.append(("dispatched", slot, now))

@@ -12,7 +12,7 @@ from .stack import Gateway, model_server
 from .support import chat
 
 OBJECTIVE = "x-llm-d-inference-objective"
-SLOTS, TOKENS, STEP_S = 4, 20, 0.025
+SLOTS, TOKENS, STEP_S = 8, 30, 0.05
 SERVICE_S = TOKENS * STEP_S
 CAPACITY_PER_S = 2 * SLOTS / SERVICE_S
 SHARES = {"interactive": 0.5, "": 4.5, "batch": 5.0}

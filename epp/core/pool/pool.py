@@ -40,7 +40,8 @@ class Pool:
 
     ``version`` grows by one with every change of membership or of the slots, so that a mask derived
     from the pool can tell when it is out of date. ``on_joined(slot)`` is called for every endpoint
-    that joins, or comes back, ``on_busy(slot)`` when the first request goes to one that has none.
+    that joins, or comes back, ``on_changed(slot)`` for one that stays and has other labels,
+    ``on_busy(slot)`` when the first request goes to one that has none.
     """
 
     def __init__(self, *, max_concurrency: int) -> None:
@@ -57,6 +58,7 @@ class Pool:
         self._open = 0
         self.version = 0
         self.on_joined: Callable[[int], None] = lambda slot: None
+        self.on_changed: Callable[[int], None] = lambda slot: None
         self.on_busy: Callable[[int], None] = lambda slot: None
         self.active: Mask = np.zeros(0, dtype=np.bool_)
         self.in_flight: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
@@ -111,8 +113,7 @@ class Pool:
             self.active[known] = True
             self._update_room(known)
             changed = True
-            if joins:
-                self.on_joined(known)
+            (self.on_joined if joins else self.on_changed)(known)
         self.version += changed
         return changed
 

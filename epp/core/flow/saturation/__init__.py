@@ -1,6 +1,5 @@
 """How many requests each endpoint can take: the saturation detectors, by name."""
 
-from collections.abc import Callable
 from typing import TypeAlias
 
 from epp.core.flow.saturation.adaptive import Adaptive, AdaptiveOptions
@@ -31,10 +30,8 @@ SaturationOptions: TypeAlias = ConcurrencyOptions | UtilizationOptions | Adaptiv
 """What a detector can be told; its type tells which one it is."""
 
 
-def make_detector(
-    options: SaturationOptions, pool: Pool, timers: Timers, on_room: Callable[[float], None]
-) -> SaturationDetector:
-    """Make a detector. ``on_room(now)`` is called when it has made room by itself."""
+def make_detector(options: SaturationOptions, pool: Pool, timers: Timers) -> SaturationDetector:
+    """Make the detector that has these options."""
     if isinstance(options, ConcurrencyOptions):
         return Concurrency(options, pool)
     if isinstance(options, UtilizationOptions):

@@ -58,6 +58,9 @@ class Adaptive:
         self._endpoints[slot] = _Endpoint(self._options)
         self._pool.set_limit(slot, self._options.first_requests, "warming")
 
+    def changed(self, slot: int) -> None:
+        """Nothing changes: it is the same engine."""
+
     def dispatched(self, slot: int, now: float) -> None:
         """See whether the limit is used."""
         endpoint = self._endpoints.get(slot)

@@ -48,6 +48,10 @@ class Concurrency:
             math.inf if options.max_tokens is None else options.max_tokens,
         )
 
+    def changed(self, slot: int) -> None:
+        """Set its limit by its labels of now."""
+        self.joined(slot)
+
     def dispatched(self, slot: int, now: float) -> None:
         """Nothing changes."""
 

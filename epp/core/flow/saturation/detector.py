@@ -19,12 +19,14 @@ class SaturationDetector(Protocol):
     """Sets the limits of the endpoints of one pool; told of all that happens at them.
 
     Slots are those of the pool. After each call the dispatch loop runs, so a limit that has grown
-    is used at once. A detector that changes a limit by itself, from a timer, calls the function
-    ``on_room(now)`` that it was made with.
+    is used at once. From a timer, where it does not, no limit may grow.
     """
 
     def joined(self, slot: int) -> None:
         """An endpoint has joined the pool, or has come back: nothing is known of it."""
+
+    def changed(self, slot: int) -> None:
+        """An endpoint that is in the pool has other labels, or another name, than before."""
 
     def dispatched(self, slot: int, now: float) -> None:
         """A request has gone to the endpoint; it is counted in what is in flight."""

@@ -50,6 +50,9 @@ class Utilization:
         self._staleness.joined(slot)
         self._pool.set_limit(slot, self._unknown_requests, "warming")
 
+    def changed(self, slot: int) -> None:
+        """Nothing changes: it is the same engine."""
+
     def dispatched(self, slot: int, now: float) -> None:
         """Nothing changes: the limit counts it."""
 

@@ -239,7 +239,7 @@ def test_without_reports_it_grows_for_as_long_as_that_brings_more(world: World) 
 
 def test_a_slot_that_was_taken_over_and_never_joined_is_let_be() -> None:
     pool = Pool(max_concurrency=1)
-    detector = make_detector(AdaptiveOptions(), pool, Timers(), lambda now: None)
+    detector = make_detector(AdaptiveOptions(), pool, Timers())
     assert isinstance(detector, Adaptive)
     lease = pool.adopt("10.0.0.9:80")
     detector.dispatched(lease.slot, 0.0)

@@ -1,4 +1,13 @@
-from epp.core.flow.saturation import ConcurrencyOptions, known_limit
+import msgspec
+import pytest
+
+from epp.core.flow.saturation import (
+    AdaptiveOptions,
+    ConcurrencyOptions,
+    SaturationOptions,
+    UtilizationOptions,
+    known_limit,
+)
 from tests.core.flow.saturation.world import World
 
 
@@ -39,6 +48,25 @@ def test_limits_by_label() -> None:
     )
     world = World(options, {"gpu": "small"}, {"gpu": "large"}, {"gpu": "other"}, {})
     assert [world.limit(slot) for slot in range(4)] == [2, 50, 10, 10]
+
+
+def test_an_endpoint_whose_label_changes_gets_the_limit_of_the_new_one() -> None:
+    options = ConcurrencyOptions(
+        max_requests=10, label="gpu", max_requests_by_label={"small": 2, "large": 50}
+    )
+    world = World(options, {"gpu": "small"})
+    (endpoint,) = world.endpoints
+    assert world.pool.apply([msgspec.structs.replace(endpoint, labels={"gpu": "large"})])
+    assert world.limit() == 50
+
+
+@pytest.mark.parametrize("options", [AdaptiveOptions(), UtilizationOptions()])
+def test_other_labels_do_not_make_an_engine_unknown(options: SaturationOptions) -> None:
+    world = World(options, {"gpu": "small"})
+    world.pool.set_limit(0, 33, "inflight")
+    (endpoint,) = world.endpoints
+    assert world.pool.apply([msgspec.structs.replace(endpoint, labels={"gpu": "large"})])
+    assert world.limit() == 33
 
 
 def test_known_limit_is_the_fixed_one() -> None:

@@ -13,8 +13,9 @@ class World:
     def __init__(self, options: SaturationOptions, *labels: Mapping[str, str]) -> None:
         self.pool = Pool(max_concurrency=1)
         self.timers = Timers()
-        self.detector = make_detector(options, self.pool, self.timers, lambda now: None)
+        self.detector = make_detector(options, self.pool, self.timers)
         self.pool.on_joined = self.detector.joined
+        self.pool.on_changed = self.detector.changed
         self.endpoints = [
             Endpoint(name=f"default/{i}", address="10.0.0.1", port=8000 + i, labels=each)
             for i, each in enumerate(labels or ({},))
