@@ -34,9 +34,10 @@ class Pool:
     Arrays have shape ``(slots,)``; slots of vanished endpoints are reused. ``limit`` is how many
     requests an endpoint may have in flight, ``token_limit`` how many tokens: with either reached,
     it has no room. Both are set by the saturation detector (:meth:`set_limit`), with the reason to
-    tell when the endpoint is full; ``max_concurrency`` is the limit until then. ``waiting``,
-    ``running`` (requests), ``kv_ratio`` (0 to 1) and ``scraped_s`` are what the engine said last
-    and when; NaN where it has not said anything.
+    tell when the endpoint is full; ``max_concurrency`` is the limit until then. ``used_ratio`` is
+    what is in flight by the limit, 1 where that is 0. ``waiting``, ``running`` (requests),
+    ``kv_ratio`` (0 to 1) and ``scraped_s`` are what the engine said last and when; NaN where it has
+    not said anything.
 
     ``version`` grows by one with every change of membership or of the slots, so that a mask derived
     from the pool can tell when it is out of date. ``on_joined(slot)`` is called for every endpoint
@@ -63,6 +64,7 @@ class Pool:
         self.active: Mask = np.zeros(0, dtype=np.bool_)
         self.in_flight: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self.limit: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self.used_ratio: Column = np.zeros(0)
         self.waiting: Column = np.zeros(0)
         self.running: Column = np.zeros(0)
         self.kv_ratio: Column = np.zeros(0)
@@ -158,6 +160,7 @@ class Pool:
         self._limits[slot] = self.limit[slot] = min(limit, _MOST_REQUESTS)
         self._token_limits[slot] = token_limit
         self._reasons[slot] = reason
+        self._count(slot, self._loads[slot])
         self._update_room(slot)
 
     def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
@@ -193,7 +196,7 @@ class Pool:
 
     def _take(self, slot: int, tokens: int) -> None:
         load = self._loads[slot] + 1
-        self._loads[slot] = self.in_flight[slot] = load
+        self._count(slot, load)
         self._tokens[slot] += tokens
         if load >= self._limits[slot] or self._tokens[slot] >= self._token_limits[slot]:
             self._update_room(slot)
@@ -204,7 +207,7 @@ class Pool:
         load = self._loads[slot] - 1
         if load < 0:
             raise AssertionError("more leases were released than taken")
-        self._loads[slot] = self.in_flight[slot] = load
+        self._count(slot, load)
         self._tokens[slot] -= tokens
         if not self._room[slot]:
             self._update_room(slot)
@@ -218,6 +221,11 @@ class Pool:
         self._take(target, tokens)
         self._release(slot, tokens)
         return target, self.endpoint(target)
+
+    def _count(self, slot: int, load: int) -> None:
+        limit = self._limits[slot]
+        self._loads[slot] = self.in_flight[slot] = load
+        self.used_ratio[slot] = load / limit if limit else 1.0
 
     def _update_room(self, slot: int) -> None:
         has_room = (
@@ -255,6 +263,7 @@ class Pool:
         self._room = _longer(self._room, slots)
         self.in_flight = _longer(self.in_flight, slots)
         self.limit = _longer(self.limit, slots)
+        self.used_ratio = _longer(self.used_ratio, slots)
         self.waiting = _longer(self.waiting, slots)
         self.running = _longer(self.running, slots)
         self.kv_ratio = _longer(self.kv_ratio, slots)

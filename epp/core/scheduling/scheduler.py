@@ -7,8 +7,6 @@ that it is handed.
 import random
 from typing import Final, Protocol
 
-import numpy as np
-
 from epp.core.pool import Mask, Pool
 from epp.core.request import Request
 
@@ -47,8 +45,8 @@ def _least(mask: Mask, pool: Pool) -> list[int]:
     slots = mask.nonzero()[0]
     if not len(slots):
         return []
-    loads = pool.in_flight[slots] / np.maximum(pool.limit[slots], 1)
-    least: list[int] = slots[loads == loads.min()].tolist()
+    used = pool.used_ratio[slots]
+    least: list[int] = slots[used == used.min()].tolist()
     return least
 
 
@@ -56,13 +54,12 @@ def _least_of_few(mask: Mask, pool: Pool) -> list[int]:
     """Do the same without numpy, whose functions need many times as long to be called at all, on a
     processor whose caches hold something else by now, as they do after each sleep."""
     least: list[int] = []
-    least_load = 0.0
-    columns = zip(mask.tolist(), pool.in_flight.tolist(), pool.limit.tolist(), strict=True)
-    for slot, (is_candidate, in_flight, limit) in enumerate(columns):
+    least_used = 0.0
+    columns = zip(mask.tolist(), pool.used_ratio.tolist(), strict=True)
+    for slot, (is_candidate, used) in enumerate(columns):
         if is_candidate:
-            load = in_flight / limit if limit else 1.0
-            if not least or load < least_load:
-                least, least_load = [slot], load
-            elif load == least_load:
+            if not least or used < least_used:
+                least, least_used = [slot], used
+            elif used == least_used:
                 least.append(slot)
     return least

@@ -22,8 +22,11 @@ from ..support import endpoint, request
 def test_picks_a_least_loaded_slot_of_the_mask(
     loads: list[int], mask: list[bool], seed: int
 ) -> None:
-    pool = Pool(max_concurrency=1)
-    pool.in_flight[:] = loads
+    pool = Pool(max_concurrency=2)
+    pool.apply([endpoint(number) for number in range(8)])
+    for slot, load in enumerate(loads):
+        for _ in range(load):
+            pool.lease(slot)
     slot = LeastLoaded().pick(request(), pool, np.array(mask), random.Random(seed))
     eligible = [number for number in range(8) if mask[number]]
     if slot is None:
@@ -31,6 +34,21 @@ def test_picks_a_least_loaded_slot_of_the_mask(
     else:
         assert slot in eligible
         assert loads[slot] == min(loads[number] for number in eligible)
+
+
+def test_load_is_by_limit_and_who_takes_nothing_is_full() -> None:
+    for slots in (3, 200):
+        pool, rng = Pool(max_concurrency=1), random.Random(1)
+        pool.apply([endpoint(number) for number in range(slots)])
+        for slot in range(2, slots):
+            pool.lease(slot)
+        pool.set_limit(0, 0, "inflight")
+        pool.set_limit(1, 4, "inflight")
+        for _ in range(3):
+            assert LeastLoaded().pick(None, pool, pool.active, rng) == 1
+            pool.lease(1)
+        pool.set_limit(1, 3, "inflight")
+        assert pool.used_ratio[:3].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_breaks_ties_by_chance_and_evenly() -> None:
