@@ -1,6 +1,7 @@
 """Ten times more than the servers can take: priority is what decides, and refusals are honest."""
 
 import asyncio
+import random
 from collections import Counter
 from itertools import count
 
@@ -12,8 +13,11 @@ from .stack import Gateway, model_server
 from .support import chat
 
 OBJECTIVE = "x-llm-d-inference-objective"
-SLOTS, TOKENS, STEP_S = 8, 30, 0.05
-SERVICE_S = TOKENS * STEP_S
+SLOTS, STEP_S = 8, 0.05
+TOKENS = (10, 50)
+"""From and to. Were all answers of one length, all slots would become free at the same moment, and
+who comes just after it would wait a whole service time for the next."""
+SERVICE_S = sum(TOKENS) / 2 * STEP_S
 CAPACITY_PER_S = 2 * SLOTS / SERVICE_S
 SHARES = {"interactive": 0.5, "": 4.5, "batch": 5.0}
 """Of the capacity, what is asked for at priorities 10, 0 and -10."""
@@ -35,19 +39,19 @@ class Arrivals:
                 tasks.create_task(self._arrive(objective, tasks))
 
     async def _arrive(self, objective: str, tasks: asyncio.TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
+        loop, rng = asyncio.get_running_loop(), random.Random(objective)
         began_s, gap_s = loop.time(), 1.0 / (SHARES[objective] * CAPACITY_PER_S)
         for number in count():
             due_s = number * gap_s
             if due_s > SECONDS:
                 return
             await asyncio.sleep(began_s + due_s - loop.time())
-            tasks.create_task(self._call(objective))
+            tasks.create_task(self._call(objective, rng.randint(*TOKENS)))
 
-    async def _call(self, objective: str) -> None:
+    async def _call(self, objective: str, tokens: int) -> None:
         headers = [(OBJECTIVE, objective)] if objective else []
         async with Http1(self._gateway.port) as http1:
-            answer = await http1.post("/v1/chat/completions", chat("hi", TOKENS), headers)
+            answer = await http1.post("/v1/chat/completions", chat("hi", tokens), headers)
         self.statuses[objective][answer.status] += 1
         if answer.status == 200:
             self.waits_s[objective].append(int(answer.headers["x-queue-wait-ms"]) / 1000)

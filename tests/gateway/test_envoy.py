@@ -8,7 +8,6 @@ import pytest
 from envoy_data_plane.google import protobuf
 
 from epp.core.resources import Endpoint
-from epp.gateway.ports import free_ports
 from epp.proxy.eds import write_eds
 
 from .conftest import ModelServer, StandInPicker, StartGateway, eventually
@@ -28,9 +27,11 @@ async def test_the_destination_header_chooses_the_server(
 
 @pytest.mark.parametrize("body_bytes", [0, 300_000])
 async def test_the_next_server_of_the_list_takes_over_from_a_dead_one(
-    start_gateway: StartGateway, model_servers: list[ModelServer], body_bytes: int
+    start_gateway: StartGateway,
+    model_servers: list[ModelServer],
+    dead_port: int,
+    body_bytes: int,
 ) -> None:
-    (dead_port,) = free_ports(1)
     gateway = await start_gateway(ext_proc_enabled=False, strip_destination=False)
     dead = Endpoint(name="dead", address="127.0.0.1", port=dead_port)
     live = model_servers[1]
@@ -106,10 +107,9 @@ async def test_an_empty_pool_is_a_503(start_gateway: StartGateway) -> None:
 @pytest.mark.parametrize("body_bytes", [0, 5, 100_000])
 @pytest.mark.parametrize(("fail_open", "status"), [(True, 200), (False, 503)])
 async def test_without_an_epp_the_failure_mode_decides(
-    start_gateway: StartGateway, fail_open: bool, status: int, body_bytes: int
+    start_gateway: StartGateway, dead_port: int, fail_open: bool, status: int, body_bytes: int
 ) -> None:
-    (nobody,) = free_ports(1)
-    gateway = await start_gateway(ext_proc_port=nobody, fail_open=fail_open)
+    gateway = await start_gateway(ext_proc_port=dead_port, fail_open=fail_open)
     async with gateway.client.post(gateway.url, data=b"x" * body_bytes) as response:
         assert response.status == status
         if fail_open:
@@ -117,9 +117,11 @@ async def test_without_an_epp_the_failure_mode_decides(
 
 
 async def test_the_epp_chooses_and_learns_who_served(
-    start_gateway: StartGateway, model_servers: list[ModelServer], picker: StandInPicker
+    start_gateway: StartGateway,
+    model_servers: list[ModelServer],
+    picker: StandInPicker,
+    dead_port: int,
 ) -> None:
-    (dead_port,) = free_ports(1)
     gateway = await start_gateway(ext_proc_port=picker.port, fail_open=False)
     live = model_servers[1]
     dead = Endpoint(name="dead", address="127.0.0.1", port=dead_port)
