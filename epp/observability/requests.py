@@ -22,6 +22,7 @@ from prometheus_client.utils import floatToGoString
 
 from epp.core.gate import Ending
 from epp.core.request import FlowKey, Outcome, Request
+from epp.observability.families import counter
 
 __all__ = ["Histogram", "RequestMetrics"]
 
@@ -203,20 +204,18 @@ class RequestMetrics(Collector):
         yield from (requests, running, errors, *self._costs())
 
     def _costs(self) -> Iterator[Metric]:
-        costs = CounterMetricFamily(
-            f"{_PREFIX}flow_control_served_cost_total",
+        yield counter(
+            "flow_control_served_cost_total",
             "What the requests that have ended have cost, in the unit of the configuration.",
-            labels=_FLOW_LABELS,
+            {series.labels: series.cost for series in self._flows.values()},
+            _FLOW_LABELS,
         )
-        misjudged = CounterMetricFamily(
-            f"{_PREFIX}flow_control_misjudged_cost_total",
+        yield counter(
+            "flow_control_misjudged_cost_total",
             "By how much what was charged to requests while they ran was off, in all.",
-            labels=_FLOW_LABELS,
+            {series.labels: series.misjudged for series in self._flows.values()},
+            _FLOW_LABELS,
         )
-        for series in self._flows.values():
-            costs.add_metric(series.labels, series.cost)
-            misjudged.add_metric(series.labels, series.misjudged)
-        yield from (costs, misjudged)
 
     def _flow_histogram(
         self, name: str, text: str, histogram: "Callable[[_FlowSeries], Histogram]"
@@ -240,21 +239,19 @@ class RequestMetrics(Collector):
         for series in self._waits.values():
             totals.add_metric(series.labels, series.total)
             series.duration_s.add_to(durations, series.labels)
-        overrides = CounterMetricFamily(
-            f"{_PREFIX}flow_control_out_of_turn_total",
+        yield from (totals, durations)
+        yield counter(
+            "flow_control_out_of_turn_total",
             "Requests that went before those of a higher priority, by the rule that let them.",
-            labels=("priority", "rule"),
+            {(str(priority), rule): count for (priority, rule), count in self._overrides.items()},
+            ("priority", "rule"),
         )
-        for (priority, rule), count in self._overrides.items():
-            overrides.add_metric((str(priority), rule), count)
-        evictions = CounterMetricFamily(
-            f"{_PREFIX}flow_control_evictions_total",
+        yield counter(
+            "flow_control_evictions_total",
             "Running requests that were ended for one of higher priority.",
-            labels=("priority", "inference_pool"),
+            self._evictions,
+            ("priority", "inference_pool"),
         )
-        for labels, count in self._evictions.items():
-            evictions.add_metric(labels, count)
-        yield from (totals, durations, overrides, evictions)
 
 
 class _FlowSeries:

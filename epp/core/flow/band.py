@@ -31,10 +31,9 @@ class Lane:
     its top, or the heap is more than half outdated.
     """
 
-    __slots__ = ("_entries", "_heap", "arrivals", "key", "queues")
+    __slots__ = ("_entries", "_heap", "arrivals", "queues")
 
-    def __init__(self, key: LaneKey) -> None:
-        self.key = key
+    def __init__(self) -> None:
         self.queues: dict[str, FlowQueue] = {}
         self.arrivals: OrderedDict[int, Ticket] = OrderedDict()
         self._heap: list[tuple[float, int, int, FlowQueue]] = []
@@ -179,7 +178,7 @@ class Band:
         self.arrivals[ticket.sequence] = ticket
         lane = self.lanes.get(request.subset)
         if lane is None:
-            lane = self.lanes[request.subset] = Lane(request.subset)
+            lane = self.lanes[request.subset] = Lane()
         lane.arrivals[ticket.sequence] = ticket
         queue = lane.queues.get(flow.id)
         if queue is None:
@@ -205,10 +204,7 @@ class Band:
         """Take a ticket out that runs from now on, and charge its flow. ``in_turn`` is whether it
         was the first by the fairness policy of those that could go."""
         flow = ticket.flow
-        self.policy.dispatched(flow, flow.virtual_time if in_turn else self._served_to(flow))
-        self._charge(flow, charge)
-        flow.running += 1
-        self.running += 1
+        self._begin(flow, charge, flow.virtual_time if in_turn else self._served_to(flow))
         self._take_out(ticket)
         self._renew(flow)
 
@@ -216,10 +212,7 @@ class Band:
         """Charge a flow for a request that runs from now on and has not waited."""
         if not flow.requests:
             self.policy.began_to_wait(flow)
-        self.policy.dispatched(flow, self._served_to(flow))
-        self._charge(flow, charge)
-        flow.running += 1
-        self.running += 1
+        self._begin(flow, charge, self._served_to(flow))
         self._renew(flow)
 
     def raise_charge(self, flow: Flow, more: int) -> None:
@@ -244,6 +237,13 @@ class Band:
         does not make others owe what its flow owes."""
         ranks = [lane.first_entry()[0] for lane in self.lanes.values()]
         return min([flow.virtual_time, *ranks])
+
+    def _begin(self, flow: Flow, charge: int, served_to: float) -> None:
+        """Let a request of a flow run, with which the band is served up to this rank."""
+        self.policy.dispatched(flow, served_to)
+        self._charge(flow, charge)
+        flow.running += 1
+        self.running += 1
 
     def _charge(self, flow: Flow, cost: int) -> None:
         flow.virtual_time += cost / flow.weight

@@ -19,6 +19,7 @@ from epp.core.flow.bands import MAX_WAIT, Bands
 from epp.core.flow.cost import CostModel
 from epp.core.flow.drain_rate import DrainRate
 from epp.core.flow.eviction import Evictable, Eviction
+from epp.core.flow.flows import Flow
 from epp.core.flow.options import FlowOptions
 from epp.core.flow.placement import Placement
 from epp.core.flow.retry_advice import RetryAdvice
@@ -122,7 +123,8 @@ class FlowController:
         """Charge a request that runs already, dispatched by a controller that is no more."""
         band = self._bands[request.flow.priority]
         self._usage.arrived(band)
-        charge = self._admit(request, band, self.costs.estimate(request), since_s)
+        flow = band.flow(request.flow.fairness_id)
+        charge = self._admit(band, flow, self.costs.estimate(request), since_s)
         if self._eviction is not None:
             self._eviction.runs(charge, request, lease, waiter)
         return charge
@@ -241,14 +243,13 @@ class FlowController:
             return False
         ticket.is_waiting = False
         self._drain_rate.flows(now)
-        charge = self._admit(ticket.request, band, ticket.cost, now)
+        charge = self._admit(band, ticket.flow, ticket.cost, now)
         self._tell_dispatched(ticket, lease, charge, 0.0, now)
         return True
 
-    def _admit(self, request: Request, band: Band, cost: int, now: float) -> Charge:
-        flow = band.flow(request.flow.fairness_id)
+    def _admit(self, band: Band, flow: Flow, cost: int, since_s: float) -> Charge:
         band.admit(flow, cost)
-        return Charge(band, flow, cost, now)
+        return Charge(band, flow, cost, since_s)
 
     def _dispatch_next(self, now: float) -> bool:
         """Dispatch the next request that can go; return whether there was one."""

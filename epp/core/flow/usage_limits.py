@@ -47,7 +47,7 @@ class UsageLimits:
         self._on_room = on_room
         self._is_off = options.policy == "static" and options.ceiling >= 1.0
         self._forgets: dict[int, Timer] = {}
-        self._traffic: dict[int, Band] = {}
+        self._traffic: set[int] = set()
         self._ticks = 0
         self._is_asked_again = False
         self._again: Timer | None = None
@@ -59,7 +59,7 @@ class UsageLimits:
         timer = self._forgets.pop(band.priority, None)
         if timer is not None:
             timer.cancel()
-        self._traffic[band.priority] = band
+        self._traffic.add(band.priority)
 
     def left(self, band: Band, now: float) -> None:
         """A request of the band waits or runs no more."""
@@ -68,7 +68,7 @@ class UsageLimits:
 
         def forget(now: float) -> None:
             del self._forgets[band.priority]
-            self._traffic.pop(band.priority, None)
+            self._traffic.discard(band.priority)
             self._on_room(now)
 
         self._forgets[band.priority] = self._timers.schedule(now + _TRAFFIC_MEMORY_S, forget)
