@@ -5,15 +5,24 @@ import math
 from typing import Final
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from epp.core.claim_sources import DefaultHeaders, FairnessSource, FromHeader, FromJwt
-from epp.core.headers import FAIRNESS_ID, OBJECTIVE, SLO_TTFT, WAIT_LIMIT, Headers
-from epp.core.parsing import inspect_body
+from epp.core.headers import (
+    FAIRNESS_ID,
+    OBJECTIVE,
+    SESSION_ID,
+    SLO_TTFT,
+    WAIT_LIMIT,
+    Headers,
+)
+from epp.core.parsing import inspect_body, is_generating
 
 __all__ = ["ClaimsOptions", "ClaimsReader", "RequestClaims"]
 
 _MAX_NAME_BYTES: Final = 256
 _MOST_UTF8_BYTES: Final = 4
+_MAX_VALUE_BYTES: Final = 1024
 
 
 class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -21,9 +30,14 @@ class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
 
     ``wait_limit_s`` and ``slo_ttft_s``, the goal for the time to first token, are in seconds;
     ``subset`` holds the ``ip:port`` that may be picked. ``prompt_tokens`` is estimated,
-    ``max_output_tokens`` what the body allows. Names of more than 256 bytes are replaced by
-    ``sha256-`` and the first 32 hexadecimal digits of their hash, so those that differ still do.
-    Array-like, since claims travel from worker processes to the core.
+    ``max_output_tokens`` what the body allows, 0 where the path says that nothing is generated;
+    then nothing is hashed either. ``cache_salt``, ``prefix``, ``conversation`` and
+    ``is_streamed`` are as :class:`epp.core.parsing.BodyFacts` tells of them, but for a conversation
+    that the header ``x-session-id`` names. ``headers`` holds the
+    first values of the headers that are wanted, by their names in lower case, those that came.
+    Names of more than 256 bytes are replaced by ``sha256-`` and the first 32 hexadecimal digits of
+    their hash, so those that differ still do. Array-like, since claims travel from worker processes
+    to the core.
     """
 
     id: str = ""
@@ -36,6 +50,11 @@ class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     prompt_tokens: int = 0
     max_output_tokens: int | None = None
     slo_ttft_s: float | None = None
+    cache_salt: str = ""
+    prefix: bytes = b""
+    conversation: int = 0
+    is_streamed: bool = False
+    headers: dict[str, str] = {}
 
 
 class ClaimsOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +65,10 @@ class ClaimsOptions(msgspec.Struct, frozen=True, kw_only=True):
     headers are heeded by which anyone in front of the gateway can claim something, if the gateway
     lets them pass: the objective, the fairness id (the default headers alone), the time in the
     queue, the goal for the first token. Heeded or not, they never go on to the model server.
+
+    ``prefix_block_tokens`` is how many tokens of a prompt make a block that is hashed, 0 where
+    none is, ``max_prefix_tokens`` how much of a prompt is. ``wanted_headers`` are the names of
+    those whose values, up to 1 KiB each, are claims as well.
     """
 
     fairness_id: tuple[FairnessSource, ...] = (DefaultHeaders(),)
@@ -53,17 +76,23 @@ class ClaimsOptions(msgspec.Struct, frozen=True, kw_only=True):
     trust_fairness_id: bool = True
     trust_wait_limit: bool = True
     trust_slo: bool = True
+    prefix_block_tokens: int = 64
+    max_prefix_tokens: int = 131_072
+    wanted_headers: tuple[str, ...] = ()
 
 
 class ClaimsReader:
     """Reads the claims of requests, as its options say.
 
     ``removed_headers`` are those that are not to go on to the model server, besides the control
-    headers.
+    headers. ``reads_conversation`` says whether conversations are told apart, which costs another
+    look into the body; whoever wants them switches it on.
     """
 
     def __init__(self, options: ClaimsOptions) -> None:
+        self.reads_conversation = False
         self._options = options
+        self._wanted = {name.lower().encode(): name.lower() for name in options.wanted_headers}
         self._sources = [
             source
             for source in options.fairness_id
@@ -86,10 +115,14 @@ class ClaimsReader:
     ) -> RequestClaims:
         """Read the claims; what is missing or malformed is left at its default."""
         options = self._options
+        has_output = is_generating(headers.get(b":path") or b"")
         facts = inspect_body(
             body,
             headers.get(b"content-encoding") or b"",
             max_inspected_bytes=max_inspected_bytes,
+            prefix_block_tokens=options.prefix_block_tokens if has_output else 0,
+            max_prefix_tokens=options.max_prefix_tokens,
+            reads_conversation=self.reads_conversation,
         )
         return RequestClaims(
             id=_text(headers.get(b"x-request-id")),
@@ -100,9 +133,27 @@ class ClaimsReader:
             model=_bounded(facts.model),
             body_bytes=len(body),
             prompt_tokens=facts.prompt_tokens,
-            max_output_tokens=facts.max_output_tokens,
+            max_output_tokens=facts.max_output_tokens if has_output else 0,
             slo_ttft_s=_seconds(headers.first_of(SLO_TTFT)) if options.trust_slo else None,
+            cache_salt=_bounded(facts.cache_salt),
+            prefix=facts.prefix,
+            conversation=self._session(headers) or facts.conversation,
+            is_streamed=facts.is_streamed,
+            headers=self._wanted_headers(headers),
         )
+
+    def _session(self, headers: Headers) -> int:
+        """Return the hash of the session that a client names, which is its conversation then."""
+        session = headers.get(SESSION_ID) if self.reads_conversation else None
+        return xxh3_64_intdigest(session) if session else 0
+
+    def _wanted_headers(self, headers: Headers) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for encoded, name in self._wanted.items():
+            value = headers.get(encoded)
+            if value is not None:
+                found[name] = value[:_MAX_VALUE_BYTES].decode("utf-8", "replace")
+        return found
 
     def _fairness_id(self, headers: Headers, model: str) -> str:
         for source in self._sources:

@@ -26,6 +26,23 @@ def test_a_silent_request_has_no_claims() -> None:
     assert _claims() == RequestClaims()
 
 
+def test_a_session_that_is_named_is_the_conversation_where_those_are_told_apart() -> None:
+    reader = ClaimsReader(ClaimsOptions())
+    bodies = [b'{"messages":[{"role":"user","content":"%b"}]}' % text for text in (b"a", b"b")]
+
+    def conversations(*pairs: tuple[bytes, bytes]) -> list[int]:
+        found = Headers(list(pairs))
+        claims = (reader.read(found, body, None, max_inspected_bytes=100) for body in bodies)
+        return [each.conversation for each in claims]
+
+    session, other = (b"x-session-id", b"s-1"), (b"x-session-id", b"s-2")
+    assert conversations(session) == [0, 0]
+    reader.reads_conversation = True
+    assert len({*conversations(), *conversations(session), *conversations(other)}) == 4
+    assert len(set(conversations(session))) == 1
+    assert conversations((b"x-session-id", b"")) == conversations()
+
+
 def test_every_claim() -> None:
     body = gzip.compress(b'{"model":"m","max_tokens":5,"n":2}')
     found = ClaimsReader(ClaimsOptions()).read(
@@ -238,6 +255,72 @@ def test_what_is_removed_besides_the_control_headers() -> None:
 
 def test_whatever_a_client_can_claim_with_is_removed() -> None:
     assert {name for name, _ in _ALL} <= set(CONTROL_HEADERS)
+
+
+# What the body says besides
+
+
+def test_the_claims_of_a_body() -> None:
+    body = (
+        b'{"model":"m","stream":true,"cache_salt":"s","messages":[{"role":"user","content":"%b"}]}'
+    )
+    found = _claims(body=body % (b"x" * 600))
+    assert (found.cache_salt, found.is_streamed, found.conversation) == ("s", True, 0)
+    assert len(found.prefix) == 8 * ((600 + 30) // 256)
+    assert _claims(body=body % (b"x" * 599 + b"y")).prefix == found.prefix
+    assert _claims(body=body % (b"y" + b"x" * 599)).prefix != found.prefix
+
+
+def test_prompts_are_hashed_as_the_options_say() -> None:
+    body = b'{"prompt":"%b"}' % (b"x" * 699)
+    for tokens, most, blocks in ((64, 131_072, 2), (16, 131_072, 10), (16, 100, 6), (0, 100, 0)):
+        options = ClaimsOptions(prefix_block_tokens=tokens, max_prefix_tokens=most)
+        assert len(_claims(body=body, options=options).prefix) == 8 * blocks
+
+
+def test_conversations_are_told_apart_only_where_that_is_switched_on() -> None:
+    body = b'{"messages":[{"role":"user","content":"hi"}]}'
+    reader = ClaimsReader(ClaimsOptions())
+    assert not reader.reads_conversation
+    assert reader.read(Headers([]), body, None, max_inspected_bytes=1000).conversation == 0
+    reader.reads_conversation = True
+    found = reader.read(Headers([]), body, None, max_inspected_bytes=1000)
+    assert found.conversation
+    packed = msgspec.msgpack.encode(msgspec.structs.replace(found, conversation=(1 << 64) - 1))
+    assert msgspec.msgpack.decode(packed, type=RequestClaims).conversation == (1 << 64) - 1
+
+
+def test_a_long_salt_is_replaced_by_its_hash() -> None:
+    found = _claims(body=b'{"cache_salt":"%b"}' % (b"x" * 300))
+    assert found.cache_salt.startswith("sha256-")
+
+
+def test_where_nothing_is_generated_nothing_is_expected_and_nothing_hashed() -> None:
+    body = b'{"model":"m","input":"%b","max_tokens":9}' % (b"x" * 600)
+    found = _claims((b":path", b"/v1/embeddings"), body=body)
+    assert (found.model, found.max_output_tokens, found.prefix) == ("m", 0, b"")
+    found = _claims((b":path", b"/v1/completions"), body=body)
+    assert (found.max_output_tokens, len(found.prefix)) == (9, 16)
+
+
+def test_headers_that_are_wanted() -> None:
+    options = ClaimsOptions(wanted_headers=("X-Session-Id", "cookie", "x-absent", "x-empty"))
+    pairs = [
+        (b"cookie", b"a=b; c=\xff" + b"x" * 2_000),
+        (b"x-session-id", b"one"),
+        (b"x-session-id", b"two"),
+        (b"x-empty", b""),
+        (b"x-other", b"other"),
+    ]
+    found = _claims(*pairs, options=options)
+    assert found.headers == {
+        "x-session-id": "one",
+        "cookie": "a=b; c=\ufffd" + "x" * (1024 - 8),
+        "x-empty": "",
+    }
+    assert _claims(*pairs).headers == {}
+    packed = msgspec.msgpack.encode(found)
+    assert msgspec.msgpack.decode(packed, type=RequestClaims) == found
 
 
 def test_options_can_be_written_as_a_document() -> None:

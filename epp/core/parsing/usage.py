@@ -1,7 +1,8 @@
 """How many tokens a response tells that it took.
 
-Responses are JSON with a ``usage`` object near their end, or streams of server-sent events with one
-in a late event, and in Anthropic's API another in the first. So the beginning and the end are kept,
+Responses are JSON with a ``usage`` object near their end (SGLang's own API calls it ``meta_info``),
+or streams of server-sent events with one in a late event, and in Anthropic's API another in the
+first. So the beginning and the end are kept,
 a few KiB, and looked into when all is over; nothing is decoded on the way. Only events are counted:
 about one for each token, for streams that do not tell, and while they have not told yet.
 
@@ -15,7 +16,7 @@ import msgspec
 
 from epp.core.parsing.numbers import count_in
 
-__all__ = ["UsageReader"]
+__all__ = ["TokenUsage", "UsageReader"]
 
 _HEAD_BYTES: Final = 2048
 _TAIL_BYTES: Final = 4096
@@ -30,7 +31,8 @@ _STREAM_STARTS: Final = b"deir:\r\n"
 searched for events, least of all large JSON."""
 
 _DONE: Final = (b"data: [DONE]", b"data:[DONE]")
-_USAGE: Final = b'"usage"'
+_NAMES: Final = (b'"usage"', b'"meta_info"')
+_MOST_SPACE_BYTES: Final = 16
 _FIRST_EVENT: Final = b'"message_start"'
 _MAX_OBJECTS: Final = 16
 _MAX_BRACES: Final = 8
@@ -38,15 +40,31 @@ _MAX_BRACES: Final = 8
 _ABSENT: Final = msgspec.Raw()
 
 
+class TokenUsage(msgspec.Struct, frozen=True, gc=False):
+    """How many tokens prompt and output have, and how many of the prompt's the server did not have
+    to compute, since it had them in its cache; None where there is no telling."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: msgspec.Raw = _ABSENT
+
+
 class _Usage(msgspec.Struct, gc=False):
-    """The names of OpenAI's chat and completions, then those of its responses and of Anthropic's
-    messages."""
+    """The names of OpenAI's chat and completions, which are SGLang's too, then those of its
+    responses and of Anthropic's messages."""
 
     prompt_tokens: msgspec.Raw = _ABSENT
     completion_tokens: msgspec.Raw = _ABSENT
     total_tokens: msgspec.Raw = _ABSENT
+    cached_tokens: msgspec.Raw = _ABSENT
+    prompt_tokens_details: msgspec.Raw = _ABSENT
     input_tokens: msgspec.Raw = _ABSENT
     output_tokens: msgspec.Raw = _ABSENT
+    input_tokens_details: msgspec.Raw = _ABSENT
     cache_creation_input_tokens: msgspec.Raw = _ABSENT
     cache_read_input_tokens: msgspec.Raw = _ABSENT
 
@@ -72,8 +90,20 @@ class _Usage(msgspec.Struct, gc=False):
             return None
         return total - prompt
 
+    def cached(self) -> int | None:
+        """Return the tokens of the prompt that came out of the cache."""
+        for details in (self.prompt_tokens_details, self.input_tokens_details):
+            if details is not _ABSENT:
+                tokens = _cached_tokens(details)
+                if tokens is not None:
+                    return tokens
+        tokens = count_in(self.cached_tokens)
+        return count_in(self.cache_read_input_tokens) if tokens is None else tokens
+
 
 _decoder: Final = msgspec.json.Decoder(_Usage)
+_details_decoder: Final = msgspec.json.Decoder(_Details)
+_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class UsageReader:
@@ -99,18 +129,20 @@ class UsageReader:
         if len(parts) > _MAX_PARTS or self._held_bytes > _MAX_HELD_BYTES:
             self._condense()
 
-    def result(self) -> tuple[int | None, int | None]:
-        """Return the tokens of the prompt and of the output, None where there is no telling.
+    def result(self) -> TokenUsage:
+        """Return what was told.
 
         The output of a stream that does not tell is taken for its events with data.
         """
         tail = self._condense()
-        prompt, output = _told_at_the_end(tail)
+        told = _told_at_the_end(tail)
+        prompt, output, cached = told.prompt_tokens, told.output_tokens, told.cached_tokens
         if prompt is None:
-            prompt = _told_at_the_beginning(self._head)
+            prompt, first_cached = _told_at_the_beginning(self._head)
+            cached = first_cached if cached is None else cached
         if output is None and self.events:
             output = self.events - tail.rstrip().endswith(_DONE)
-        return prompt, output
+        return TokenUsage(prompt, output, cached)
 
     def _condense(self) -> bytes:
         """Count the events in what has come, and keep its end."""
@@ -128,27 +160,30 @@ class UsageReader:
         return text
 
 
-def _told_at_the_end(tail: bytes) -> tuple[int | None, int | None]:
-    """Return both numbers, each by the last object that has it."""
+def _told_at_the_end(tail: bytes) -> TokenUsage:
+    """Return each number by the last object that has it; none that stands before those that have
+    the prompt and the output is looked into."""
     prompt: int | None = None
     output: int | None = None
+    cached: int | None = None
     for position, usage in _objects(tail):
-        if prompt is None:
-            prompt = usage.prompt()
+        prompt = usage.prompt() if prompt is None else prompt
+        cached = usage.cached() if cached is None else cached
         # What the first of Anthropic's events says of the output is no more than its beginning.
         if output is None and _FIRST_EVENT not in _line_before(tail, position):
             output = usage.output()
         if prompt is not None and output is not None:
             break
-    return prompt, output
+    return TokenUsage(prompt, output, cached)
 
 
-def _told_at_the_beginning(head: bytes) -> int | None:
+def _told_at_the_beginning(head: bytes) -> tuple[int | None, int | None]:
+    """Return the tokens of the prompt, and of those in the cache."""
     for _, usage in _objects(head):
         tokens = usage.prompt()
         if tokens is not None:
-            return tokens
-    return None
+            return tokens, usage.cached()
+    return None, None
 
 
 def _objects(text: bytes) -> Iterator[tuple[int, _Usage]]:
@@ -156,16 +191,19 @@ def _objects(text: bytes) -> Iterator[tuple[int, _Usage]]:
 
     Not those in texts: the quotes there are escaped.
     """
-    position = text.rfind(_USAGE)
+    position = len(text)
     objects = 0
-    while position >= 0 and objects < _MAX_OBJECTS:
-        after = text[position + len(_USAGE) : position + len(_USAGE) + 16].lstrip()
+    while objects < _MAX_OBJECTS:
+        position, name = max((text.rfind(name, 0, position), name) for name in _NAMES)
+        if position < 0:
+            return
+        end = position + len(name)
+        after = text[end : end + _MOST_SPACE_BYTES].lstrip()
         if after.startswith(b":") and after[1:].lstrip().startswith(b"{"):
             objects += 1
             usage = _object_at(text, text.index(b"{", position))
             if usage is not None:
                 yield position, usage
-        position = text.rfind(_USAGE, 0, position)
 
 
 def _object_at(text: bytes, start: int) -> _Usage | None:
@@ -177,9 +215,16 @@ def _object_at(text: bytes, start: int) -> _Usage | None:
             return None
         try:
             return _decoder.decode(text[start:end])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except _ERRORS:
             continue
     return None
+
+
+def _cached_tokens(details: msgspec.Raw) -> int | None:
+    try:
+        return count_in(_details_decoder.decode(details).cached_tokens)
+    except _ERRORS:
+        return None
 
 
 def _line_before(text: bytes, position: int) -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.core.parsing import BodyFacts, inspect_body
-from epp.core.parsing.tokens import estimated_tokens
+from epp.core.parsing.tokens import MOST_TOKENS, estimated_tokens
 
 from .test_decompress import CODECS
 
@@ -115,6 +115,15 @@ def test_nothing_is_found_in_nothing() -> None:
         (b'"max_tokens":100,"n":-2', 100),
         (b'"max_tokens":100,"n":"2"', 100),
         (b'"parameters":{"max_tokens":5}', None),
+        (b'"sampling_params":{"max_tokens":5}', 5),
+        (b'"sampling_params":{"max_new_tokens":5,"n":3}', 15),
+        (b'"sampling_params":{"max_new_tokens":5,"n":3},"n":2', 10),
+        (b'"sampling_params":{"max_tokens":null,"max_new_tokens":5}', 5),
+        (b'"sampling_params":{"max_tokens":5},"max_tokens":7', 7),
+        (b'"sampling_params":[{"max_new_tokens":5}]', None),
+        (b'"sampling_params":{"max_new_tokens":"oops","n":[]}', None),
+        (b'"sampling_params":null', None),
+        (b'"sampling_params":"oops"', None),
     ],
     ids=lambda value: repr(value[:50]) if isinstance(value, bytes) else None,
 )
@@ -127,6 +136,115 @@ def test_the_limit_of_the_output(fields: bytes, most: int | None) -> None:
 def test_a_wrong_model_does_not_lose_the_limit(model: bytes) -> None:
     found = inspect_body(b'{"model":%b,"max_tokens":9}' % model, b"", max_inspected_bytes=100)
     assert (found.model, found.max_output_tokens) == ("", 9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "salt"),
+    [
+        (b'"cache_salt":"s"', "s"),
+        (b'"extra_key":"s"', "s"),
+        (b'"cache_salt":"s","extra_key":"t"', "s"),
+        (b'"cache_salt":null,"extra_key":"s"', "s"),
+        (b'"cache_salt":5', ""),
+        (b'"extra_key":["s","t"]', ""),
+        (b'"metadata":{"cache_salt":"s"}', ""),
+    ],
+)
+def test_the_salt(fields: bytes, salt: str) -> None:
+    found = inspect_body(b'{%b,"model":"m"}' % fields, b"", max_inspected_bytes=100)
+    assert (found.model, found.cache_salt) == ("m", salt)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_streamed"),
+    [(b"true", True), (b"false", False), (b"null", False), (b'"true"', False), (b"1", False)],
+)
+def test_whether_the_answer_is_streamed(value: bytes, is_streamed: bool) -> None:
+    body = b'{"stream" : %b , "model":"m"}' % value
+    assert inspect_body(body, b"", max_inspected_bytes=100).is_streamed is is_streamed
+
+
+_VLLM = {
+    "request_id": "r",
+    "token_ids": [128_000, 9_906, 1_917],
+    "sampling_params": {"max_tokens": 9, "temperature": 0.5},
+    "model": "m",
+    "stream": True,
+    "cache_salt": "s",
+}
+_SGLANG = {
+    "input_ids": [128_000, 9_906, 1_917],
+    "sampling_params": {"max_new_tokens": 9},
+    "stream": True,
+    "extra_key": "s",
+}
+_ANTHROPIC = {
+    "model": "m",
+    "max_tokens": 9,
+    "system": [{"type": "text", "text": "Be kind."}],
+    "messages": [{"role": "user", "content": "Why?"}],
+    "stream": True,
+    "cache_salt": "s",
+}
+_RESPONSES = {
+    "model": "m",
+    "max_output_tokens": 9,
+    "instructions": "Be kind.",
+    "input": [{"role": "user", "content": [{"type": "input_text", "text": "Why?"}]}],
+    "text": {"format": {"type": "text"}},
+    "stream": True,
+    "cache_salt": "s",
+}
+
+
+@pytest.mark.parametrize("document", [_VLLM, _SGLANG, _ANTHROPIC, _RESPONSES])
+def test_each_api_is_read(document: dict[str, object]) -> None:
+    body = msgspec.json.encode(document)
+    found = inspect_body(
+        body,
+        b"",
+        max_inspected_bytes=1 << 20,
+        prefix_block_tokens=1,
+        max_prefix_tokens=99,
+        reads_conversation=True,
+    )
+    assert found.model == document.get("model", "")
+    assert (found.max_output_tokens, found.is_streamed, found.cache_salt) == (9, True, "s")
+    assert len(found.prefix) >= 3 * 8
+    assert bool(found.conversation) == (document in (_ANTHROPIC, _RESPONSES))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"model": "m", "prompt": "A cat.", "n": 2, "size": "1024x1024"},
+        {"model": "m", "input": "Read this.", "instructions": "Slowly.", "voice": "alloy"},
+        {"model": "m", "input": ["What is near", "what?"], "dimensions": 256},
+    ],
+    ids=["images", "speech", "embeddings"],
+)
+def test_apis_without_a_limit_are_read(document: dict[str, object]) -> None:
+    body = msgspec.json.encode(document)
+    found = inspect_body(
+        body, b"", max_inspected_bytes=1 << 20, prefix_block_tokens=1, max_prefix_tokens=99
+    )
+    assert (found.model, found.max_output_tokens) == ("m", None)
+    assert found.prompt_tokens == len(body) // 4
+    assert len(found.prefix) >= 8
+
+
+def test_token_ids_are_as_many_as_they_are() -> None:
+    for ids, count in (([7] * 999, 999), ([100_000] * 999, 999), ([[5, 6], [7]], 3)):
+        for field in ("prompt", "input", "input_ids", "token_ids"):
+            body = msgspec.json.encode({"model": "m", field: ids})
+            tokens = inspect_body(body, b"", max_inspected_bytes=1 << 20).prompt_tokens
+            assert count <= tokens <= count + 9
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_so_many_token_ids_that_no_model_takes_them(digits: int) -> None:
+    body = b'{"prompt":[' + b"1" * digits + (b"," + b"1" * digits) * 1_100_000 + b"]}"
+    assert inspect_body(body, b"", max_inspected_bytes=1 << 24).prompt_tokens == MOST_TOKENS
 
 
 def test_tokens_are_estimated_of_what_was_compressed() -> None:

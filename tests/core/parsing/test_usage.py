@@ -11,16 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.core.parsing import UsageReader
+from epp.core.parsing import TokenUsage, UsageReader
 
 _Result = tuple[int | None, int | None]
 
 
-def _read(chunks: Iterable[bytes]) -> _Result:
+def _usage(chunks: Iterable[bytes]) -> TokenUsage:
     reader = UsageReader()
     for chunk in chunks:
         reader.feed(chunk)
     return reader.result()
+
+
+def _read(chunks: Iterable[bytes]) -> _Result:
+    found = _usage(chunks)
+    return found.prompt_tokens, found.output_tokens
 
 
 def _json(document: object) -> bytes:
@@ -70,6 +75,17 @@ _MESSAGE_DELTA = {
 }
 _MESSAGE_STOP = {"type": "message_stop"}
 
+
+def _sglang(text: str, output: int, reason: object = None) -> dict[str, object]:
+    info = {
+        "id": "g", "finish_reason": reason, "prompt_tokens": 12, "weight_version": "default",
+        "completion_tokens": output, "cached_tokens": 4, "e2e_latency": 0.5,
+    }  # fmt: skip
+    return {"text": text, "output_ids": [5] * output, "meta_info": info}
+
+
+_SGLANG_END = _sglang("word" * 900, 33, {"type": "length", "length": 33})
+
 _TELLING = {
     "chat": _json({"id": "c", "choices": [{"text": "hi" * 5_000}], "usage": _USAGE}),
     "chat with details": _json({"choices": [], "usage": _DETAILS, "prompt_logprobs": None}),
@@ -107,6 +123,10 @@ _TELLING = {
     "short messages stream": _named(_MESSAGE_START, *_DELTAS[:2], _MESSAGE_DELTA, _MESSAGE_STOP),
     "messages stream with pings": b": ping\n\n"
     + _named(_MESSAGE_START, *_DELTAS, _MESSAGE_DELTA, _MESSAGE_STOP),
+    "SGLang": _json(_SGLANG_END),
+    "SGLang stream": _stream(
+        *(_sglang("word" * number, number) for number in range(1, 33)), _SGLANG_END
+    ),
     "stream of lines with carriage returns": _stream(*_WORDS, {"usage": _USAGE}).replace(
         b"\n", b"\r\n"
     ),
@@ -190,6 +210,42 @@ def test_only_so_many_objects_are_looked_into() -> None:
     assert _read([told + b',"usage":null' * 100]) == (8, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "cached"),
+    [
+        ("chat", None), ("chat with details", 3), ("responses", 1), ("messages", None),
+        ("messages with a cache", 6), ("chat stream that tells once", 3), ("responses stream", 1),
+        ("SGLang", 4), ("SGLang stream", 4),
+    ],
+)  # fmt: skip
+def test_what_was_in_the_cache(name: str, cached: int | None) -> None:
+    body = _TELLING[name]
+    assert _usage([body]) == TokenUsage(12, 33, cached)
+    assert _usage(body[i : i + 1] for i in range(len(body))) == TokenUsage(12, 33, cached)
+
+
+@pytest.mark.parametrize("deltas", [2, 300])
+def test_what_was_in_the_cache_is_told_by_the_first_event(deltas: int) -> None:
+    usage = {"input_tokens": 5, "cache_read_input_tokens": 7, "output_tokens": 1}
+    start = {"type": "message_start", "message": {"content": [], "usage": usage}}
+    body = _named(start, *_DELTAS[:deltas], _MESSAGE_DELTA, _MESSAGE_STOP)
+    assert _usage([body]) == TokenUsage(12, 33, 7)
+    again = {**_MESSAGE_DELTA, "usage": {"output_tokens": 33, "cache_read_input_tokens": 6}}
+    body = _named(start, *_DELTAS[:deltas], again, _MESSAGE_STOP)
+    assert _usage([body]) == TokenUsage(12, 33, 6)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [b"null", b"5", b"[]", b"{}", b'{"cached_tokens":null}', b'{"cached_tokens":-1}', b'"x"'],
+)
+def test_details_that_tell_nothing_are_passed_over(details: bytes) -> None:
+    body = b'{"usage":{"prompt_tokens":12,"prompt_tokens_details":%b,"completion_tokens":33%b}}'
+    assert _usage([body % (details, b"")]) == TokenUsage(12, 33, None)
+    more = b',"input_tokens_details":{"cached_tokens":3}'
+    assert _usage([body % (details, more)]) == TokenUsage(12, 33, 3)
+
+
 def _cut(body: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
     return [body[start:end] for start, end in pairwise(edges)]
@@ -207,7 +263,7 @@ def test_any_split_gives_the_same(body: bytes, cuts: list[int], empties: bool) -
     chunks = _cut(body, cuts)
     if empties:
         chunks = [piece for chunk in chunks for piece in (b"", chunk)]
-    assert _read(chunks) == _read([body])
+    assert _usage(chunks) == _usage([body])
 
 
 _PIECES = st.sampled_from(
@@ -227,6 +283,7 @@ def test_any_split_of_any_bytes_gives_the_same_and_survives(
     whole = _read([body])
     assert _read(_cut(body, cuts)) == whole
     assert _read(pieces) == whole
+    assert _usage(pieces) == _usage([body])
     for tokens in whole:
         assert tokens is None or 0 <= tokens < 4_000_000_000
 
@@ -237,7 +294,7 @@ def test_events_are_counted_on_the_way() -> None:
     for number in range(1, 200):
         reader.feed(event)
         assert number - 16 <= reader.events <= number
-    assert reader.result() == (None, 199)
+    assert reader.result() == TokenUsage(None, 199, None)
 
 
 def test_memory_is_bounded() -> None:
