@@ -17,11 +17,19 @@ from msgspec.structs import fields
 
 from epp.discovery.documents import Node, Unreadable
 
-__all__ = ["check", "describe", "did_you_mean"]
+__all__ = ["check", "describe", "did_you_mean", "expected"]
 
 _T = TypeVar("_T")
 _SHOWN_CHARACTERS = 60
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+
+_PLAIN: dict[Any, str] = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a list",
+}
 
 Report = Callable[[int, str, str], None]
 
@@ -79,6 +87,11 @@ def did_you_mean(found: str, known: list[str]) -> str:
     if nearest:
         return f'did you mean "{lowered[nearest[0]]}"?'
     return f"known: {', '.join(known) or 'none'}"
+
+
+def expected(annotation: Any) -> str:
+    """Return what problems say is expected where a value is declared like this."""
+    return _shape(annotation).expected
 
 
 def _check(node: Node, annotation: Any, path: str, report: Report) -> Any:
@@ -193,7 +206,7 @@ def _shape(annotation: Any) -> _Shape:
     origin = get_origin(annotation) or annotation
     if origin not in (tuple, dict) and not isinstance(origin, type):
         return _leaf(annotation, description)
-    expected = description or ("a list" if origin is tuple else "a mapping")
+    expected = description or _PLAIN.get(origin, "a mapping")
     return _Shape(origin, get_args(annotation), expected, min_length, max_length)
 
 

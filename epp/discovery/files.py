@@ -132,10 +132,11 @@ class FileSource:
         selection = await asyncio.to_thread(self._parse, snapshot)
         self._selection = selection
         logger.info(
-            "manifests accepted: pool %s/%s, %d objectives, %d endpoint entries",
+            "manifests accepted: pool %s/%s, %d objectives, %d rewrite rules, %d endpoint entries",
             selection.pool.namespace,
             selection.pool.name,
             len(selection.objectives),
+            len(selection.rewrites),
             len(selection.endpoints),
         )
         return selection

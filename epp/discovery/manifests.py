@@ -6,12 +6,13 @@ This module knows documents one by one; which pool is meant and what belongs to 
 
 import difflib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from json import dumps
 from typing import TypeVar
 
 import msgspec
 
-from epp.core.resources import Objective, PoolSpec
+from epp.core.resources import ModelTarget, Objective, PoolSpec, RewriteRule
 from epp.discovery.checking import check, describe, did_you_mean
 from epp.discovery.documents import Document, Node, parse_documents
 from epp.discovery.hosts import canonical_host
@@ -20,11 +21,14 @@ from epp.discovery.schema import (
     ADDRESS_EXPECTED,
     MAX_ENDPOINTS,
     MAX_OBJECTIVES,
+    MAX_REWRITES,
     EndpointEntry,
     EndpointList,
+    InferenceModelRewrite,
     InferenceObjective,
     InferencePoolV1,
     InferencePoolV1Alpha2,
+    ModelRule,
     PoolRef,
 )
 
@@ -32,6 +36,7 @@ __all__ = [
     "LLM_D_GROUP",
     "DeclaredEndpoint",
     "DeclaredObjective",
+    "DeclaredRewrite",
     "ManifestFile",
     "Manifests",
     "parse_manifests",
@@ -46,6 +51,7 @@ LLM_D_GROUP = "llm-d.ai"
 _API_VERSIONS = {
     "InferencePool": [f"{_POOL_GROUP}/v1", f"{_EXPERIMENTAL_GROUP}/v1alpha2"],
     "InferenceObjective": [f"{LLM_D_GROUP}/v1alpha2", f"{_EXPERIMENTAL_GROUP}/v1alpha2"],
+    "InferenceModelRewrite": [f"{LLM_D_GROUP}/v1alpha2", f"{_EXPERIMENTAL_GROUP}/v1alpha2"],
 }
 _ENDPOINT_LIST = "EndpointList"
 # Higher than difflib's default, lest InferencePoolImport and other real kinds count as mistyped.
@@ -69,6 +75,18 @@ class DeclaredObjective(msgspec.Struct, frozen=True):
     pool_ref: PoolRef
 
 
+class DeclaredRewrite(msgspec.Struct, frozen=True, kw_only=True):
+    """An InferenceModelRewrite, the API group it is of, the pool that it names, and when it was
+    created, None where it does not say."""
+
+    name: str
+    namespace: str
+    group: str
+    pool_ref: PoolRef
+    created: datetime | None
+    rules: tuple[RewriteRule, ...]
+
+
 class DeclaredEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of an endpoint list. ``host`` is canonical: an IP address or a DNS name.
 
@@ -81,6 +99,7 @@ class DeclaredEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int | None
     labels: Mapping[str, str]
+    annotations: Mapping[str, str]
     origin: str
 
 
@@ -89,6 +108,7 @@ class Manifests(msgspec.Struct, frozen=True, kw_only=True):
 
     pools: tuple[PoolSpec, ...]
     objectives: tuple[DeclaredObjective, ...]
+    rewrites: tuple[DeclaredRewrite, ...]
     endpoints: tuple[DeclaredEndpoint, ...]
     ignored: tuple[str, ...]
 
@@ -106,6 +126,7 @@ def parse_manifests(files: Iterable[ManifestFile]) -> Manifests:
     for what, found, most in (
         ("endpoints", len(reader.endpoints), MAX_ENDPOINTS),
         ("objectives", len(reader.objectives), MAX_OBJECTIVES),
+        ("rewrites", len(reader.rewrites), MAX_REWRITES),
     ):
         if found > most:
             problems.add(f"found {found} {what} in all files; expected up to {most}")
@@ -113,6 +134,7 @@ def parse_manifests(files: Iterable[ManifestFile]) -> Manifests:
     return Manifests(
         pools=tuple(reader.pools),
         objectives=tuple(reader.objectives),
+        rewrites=tuple(reader.rewrites),
         endpoints=tuple(reader.endpoints),
         ignored=tuple(reader.ignored),
     )
@@ -152,6 +174,7 @@ class _Reader:
     def __init__(self, problems: Problems) -> None:
         self.pools: list[PoolSpec] = []
         self.objectives: list[DeclaredObjective] = []
+        self.rewrites: list[DeclaredRewrite] = []
         self.endpoints: list[DeclaredEndpoint] = []
         self.ignored: list[str] = []
         self._problems = problems
@@ -164,6 +187,8 @@ class _Reader:
             self._read_pool(subject)
         elif subject.kind == "InferenceObjective":
             self._read_objective(subject)
+        elif subject.kind == "InferenceModelRewrite":
+            self._read_rewrite(subject)
         elif subject.kind == _ENDPOINT_LIST or (not subject.kind and subject.has("endpoints")):
             self._read_endpoints(subject)
         elif mistyped := _mistyped_kind(subject.kind):
@@ -222,6 +247,24 @@ class _Reader:
         )
         self.objectives.append(DeclaredObjective(objective, group, found.spec.pool_ref))
 
+    def _read_rewrite(self, subject: _Subject) -> None:
+        if not self._has_known_version(subject):
+            return
+        found = self._check(subject, InferenceModelRewrite)
+        group = subject.api_version.partition("/")[0]
+        if found is None or not self._is_new(subject, group):
+            return
+        self.rewrites.append(
+            DeclaredRewrite(
+                name=found.metadata.name,
+                namespace=found.metadata.namespace,
+                group=group,
+                pool_ref=found.spec.pool_ref,
+                created=found.metadata.creation_timestamp,
+                rules=tuple(map(_rewrite_rule, found.spec.rules)),
+            )
+        )
+
     def _read_endpoints(self, subject: _Subject) -> None:
         found = self._check(subject, EndpointList)
         fields = subject.node.value
@@ -253,6 +296,7 @@ class _Reader:
                 host=host,
                 port=None if entry.port is None else int(entry.port),
                 labels=entry.labels,
+                annotations=entry.annotations,
                 origin=origin,
             )
         )
@@ -313,6 +357,13 @@ def _pool_v1alpha2(found: InferencePoolV1Alpha2) -> PoolSpec:
         selector=found.spec.selector,
         target_ports=(found.spec.target_port_number,),
         failure_mode=found.spec.extension_ref.failure_mode,
+    )
+
+
+def _rewrite_rule(found: ModelRule) -> RewriteRule:
+    return RewriteRule(
+        models=tuple(match.model.value for match in found.matches),
+        targets=tuple(ModelTarget(each.model_rewrite, each.weight) for each in found.targets),
     )
 
 

@@ -3,9 +3,10 @@
 A field that the EPP does not use is ``Any`` and optional, so that whole manifests can be given; one
 that no API has is a mistake of the user. The description of a type is what a problem says was
 expected. Source of the fields: the Gateway API Inference Extension's InferencePool v1 and v1alpha2
-and InferenceObjective v1alpha2.
+InferenceObjective v1alpha2 and InferenceModelRewrite v1alpha2.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -15,9 +16,11 @@ __all__ = [
     "ADDRESS_EXPECTED",
     "MAX_ENDPOINTS",
     "MAX_OBJECTIVES",
+    "MAX_REWRITES",
     "MAX_TARGET_PORTS",
     "EndpointEntry",
     "EndpointList",
+    "InferenceModelRewrite",
     "InferenceObjective",
     "InferencePoolV1",
     "InferencePoolV1Alpha2",
@@ -28,6 +31,7 @@ __all__ = [
 ADDRESS_EXPECTED = "an IPv4 or IPv6 address or a DNS name, without scheme or port"
 MAX_ENDPOINTS = 10_000
 MAX_OBJECTIVES = 10_000
+MAX_REWRITES = 1_000
 MAX_TARGET_PORTS = 8
 
 _DNS_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -76,6 +80,14 @@ Priority: TypeAlias = Annotated[
     int,
     Meta(ge=-(2**31), le=2**31 - 1, description="a whole number from -2147483648 to 2147483647"),
 ]
+ModelName: TypeAlias = Annotated[
+    str,
+    Meta(min_length=1, max_length=256, description="the name of a model, up to 256 characters"),
+]
+Weight: TypeAlias = Annotated[
+    int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
+]
+Time: TypeAlias = Annotated[datetime, Meta(tz=True, description="a time like 2026-01-31T12:00:00Z")]
 LabelKey: TypeAlias = Annotated[
     str,
     Meta(
@@ -191,7 +203,7 @@ class InferencePoolV1Alpha2(_Object, frozen=True, kw_only=True, rename="camel"):
 
 
 class PoolRef(msgspec.Struct, frozen=True, kw_only=True):
-    """The pool that an objective belongs to."""
+    """The pool that an objective or a rewrite belongs to."""
 
     name: Name
     group: Text = "inference.networking.k8s.io"
@@ -211,6 +223,61 @@ class InferenceObjective(_Object, frozen=True, kw_only=True, rename="camel"):
     spec: ObjectiveSpec
 
 
+class RewriteMeta(ObjectMeta, rename="camel", frozen=True, kw_only=True):
+    """``metadata`` of an InferenceModelRewrite, whose age matters."""
+
+    creation_timestamp: Time | None = None
+
+
+class ModelMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition on the model that a request names."""
+
+    value: ModelName
+    type: Annotated[Literal["Exact"], Meta(description="Exact")] = "Exact"
+
+
+class RewriteMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition on requests."""
+
+    model: ModelMatch
+
+
+class TargetModel(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A model to ask for in place of the one that was matched."""
+
+    model_rewrite: ModelName
+    weight: Weight | None = None
+
+
+class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of ``rules``: one of the matches must hold, where there are any."""
+
+    targets: Annotated[
+        tuple[TargetModel, ...],
+        Meta(min_length=1, max_length=64, description="a list of 1 to 64 targets"),
+    ]
+    matches: Annotated[
+        tuple[RewriteMatch, ...], Meta(max_length=256, description="a list of up to 256 matches")
+    ] = ()
+
+
+class RewriteSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """``spec`` of an InferenceModelRewrite."""
+
+    pool_ref: PoolRef
+    rules: Annotated[
+        tuple[ModelRule, ...],
+        Meta(min_length=1, max_length=256, description="a list of 1 to 256 rules"),
+    ]
+
+
+class InferenceModelRewrite(_Object, frozen=True, kw_only=True, rename="camel"):
+    """InferenceModelRewrite v1alpha2 of ``inference.networking.x-k8s.io`` or ``llm-d.ai``."""
+
+    metadata: RewriteMeta
+    spec: RewriteSpec
+
+
 class EndpointEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A model server, or several behind one DNS name; without ``port``, at the pool's ports."""
 
@@ -219,6 +286,7 @@ class EndpointEntry(msgspec.Struct, frozen=True, kw_only=True):
     namespace: Namespace = "default"
     port: EntryPort | None = None
     labels: dict[Text, Text] = {}
+    annotations: dict[Text, Text] = {}
 
 
 class EndpointList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

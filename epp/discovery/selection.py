@@ -4,16 +4,25 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from epp.core.resources import Endpoint, Objective, PoolResources, PoolSpec, join_host_port
+from epp.core.resources import (
+    Endpoint,
+    Objective,
+    PoolResources,
+    PoolSpec,
+    RewriteRule,
+    join_host_port,
+)
+from epp.discovery.active_ports import active_ports, rank_names
 from epp.discovery.hosts import is_ip
 from epp.discovery.manifests import (
     LLM_D_GROUP,
     DeclaredEndpoint,
     DeclaredObjective,
+    DeclaredRewrite,
     Manifests,
 )
 from epp.discovery.problems import Problems
-from epp.discovery.schema import MAX_ENDPOINTS
+from epp.discovery.schema import MAX_ENDPOINTS, PoolRef
 
 __all__ = ["HostEndpoint", "Selection", "place", "select"]
 
@@ -23,13 +32,13 @@ _SHOWN_NAMES = 10
 class HostEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint of the pool whose ``host``, canonical, may still be a DNS name.
 
-    ``name`` is ``namespace/name``; several ports make it several endpoints.
+    ``name`` is ``namespace/name``. ``ports`` holds a name for the endpoint at each port.
     """
 
     name: str
     host: str
     is_dns_name: bool
-    ports: tuple[int, ...]
+    ports: Mapping[int, str]
     labels: Mapping[str, str]
 
 
@@ -41,6 +50,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     pool: PoolSpec
     objectives: Mapping[str, Objective]
+    rewrites: tuple[RewriteRule, ...]
     endpoints: tuple[HostEndpoint, ...]
     dns_names: frozenset[str]
     notes: tuple[str, ...]
@@ -63,11 +73,12 @@ def select(
     problems.raise_any()
     assert pool is not None
     members = _select_endpoints(manifests.endpoints, pool, notes)
-    endpoints = _give_ports(members, pool, source, problems)
+    endpoints = _give_ports(members, pool, source, problems, notes)
     problems.raise_any()
     return Selection(
         pool=pool,
         objectives=_select_objectives(manifests.objectives, pool, notes),
+        rewrites=_select_rewrites(manifests.rewrites, pool, notes),
         endpoints=endpoints,
         dns_names=frozenset(entry.host for entry in endpoints if entry.is_dns_name),
         notes=tuple(notes),
@@ -100,6 +111,7 @@ def place(
     resources = PoolResources(
         pool=selection.pool,
         objectives=selection.objectives,
+        rewrites=selection.rewrites,
         endpoints=tuple(endpoints[:MAX_ENDPOINTS]),
     )
     return resources, tuple(notes)
@@ -139,28 +151,67 @@ def _select_objectives(
     others = []
     twice = []
     for found in declared:
-        reference = found.pool_ref
         name = found.objective.name
-        if (
-            (reference.name, reference.group) != (pool.name, pool.group)
-            or reference.kind != "InferencePool"
-            or found.objective.namespace != pool.namespace
-        ):
-            target = f"{reference.group}/{reference.kind} {reference.name}"
-            others.append(f"{found.objective.namespace}/{name} (of {target})")
+        if not _is_of(pool, found.pool_ref, found.objective.namespace):
+            others.append(f"{found.objective.namespace}/{name} ({_target(found.pool_ref)})")
             continue
         if name in chosen:
             twice.append(name)
             if found.group != LLM_D_GROUP:
                 continue
         chosen[name] = found
+    _note_left_out("objectives", pool, others, twice, notes)
+    return {name: chosen[name].objective for name in sorted(chosen)}
+
+
+def _select_rewrites(
+    declared: Iterable[DeclaredRewrite], pool: PoolSpec, notes: list[str]
+) -> tuple[RewriteRule, ...]:
+    """Return the rules of the pool's rewrites, the oldest object's first; what has no age comes
+    after what has one, and names decide between what is equally old."""
+    chosen: dict[str, DeclaredRewrite] = {}
+    others = []
+    twice = []
+    for found in declared:
+        if not _is_of(pool, found.pool_ref, found.namespace):
+            others.append(f"{found.namespace}/{found.name} ({_target(found.pool_ref)})")
+            continue
+        if found.name in chosen:
+            twice.append(found.name)
+            if found.group != LLM_D_GROUP:
+                continue
+        chosen[found.name] = found
+    _note_left_out("rewrites", pool, others, twice, notes)
+    by_age = sorted(chosen.values(), key=_age_and_name)
+    return tuple(rule for rewrite in by_age for rule in rewrite.rules)
+
+
+def _age_and_name(rewrite: DeclaredRewrite) -> tuple[bool, float, str]:
+    created = rewrite.created
+    return created is None, created.timestamp() if created else 0.0, rewrite.name
+
+
+def _is_of(pool: PoolSpec, reference: PoolRef, namespace: str) -> bool:
+    return (
+        (reference.name, reference.group) == (pool.name, pool.group)
+        and reference.kind == "InferencePool"
+        and namespace == pool.namespace
+    )
+
+
+def _target(reference: PoolRef) -> str:
+    return f"of {reference.group}/{reference.kind} {reference.name}"
+
+
+def _note_left_out(
+    what: str, pool: PoolSpec, others: list[str], twice: list[str], notes: list[str]
+) -> None:
     if others:
         own = f"{pool.namespace}/{pool.name} ({pool.group})"
-        notes.append(f"objectives of other pools than {own} ignored: {_enumerate(sorted(others))}")
+        notes.append(f"{what} of other pools than {own} ignored: {_enumerate(sorted(others))}")
     if twice:
         names = _enumerate(sorted(twice))
-        notes.append(f"objectives in two API groups, taken from {LLM_D_GROUP}: {names}")
-    return {name: chosen[name].objective for name in sorted(chosen)}
+        notes.append(f"{what} in two API groups, taken from {LLM_D_GROUP}: {names}")
 
 
 def _select_endpoints(
@@ -183,13 +234,22 @@ def _select_endpoints(
 
 
 def _give_ports(
-    members: Iterable[DeclaredEndpoint], pool: PoolSpec, source: str, problems: Problems
+    members: Iterable[DeclaredEndpoint],
+    pool: PoolSpec,
+    source: str,
+    problems: Problems,
+    notes: list[str],
 ) -> tuple[HostEndpoint, ...]:
     endpoints: list[HostEndpoint] = []
+    inactive: list[str] = []
     origins: dict[str, str] = {}
     for member in members:
         name = f"{member.namespace}/{member.name}"
-        ports = pool.target_ports if member.port is None else (member.port,)
+        target_ports = pool.target_ports if member.port is None else (member.port,)
+        ports = active_ports(member.annotations, target_ports)
+        if not ports:
+            inactive.append(name)
+            continue
         for destination in (join_host_port(member.host, port) for port in ports):
             if destination in origins:
                 problems.add(
@@ -197,15 +257,18 @@ def _give_ports(
                     f"destination once (also at {origins[destination]})"
                 )
             origins.setdefault(destination, member.origin)
+        names = rank_names(name, target_ports)
         endpoints.append(
             HostEndpoint(
                 name=name,
                 host=member.host,
                 is_dns_name=not is_ip(member.host),
-                ports=ports,
+                ports={port: names[port] for port in ports},
                 labels=member.labels,
             )
         )
+    if inactive:
+        notes.append(f"endpoints without an active port left out: {_enumerate(sorted(inactive))}")
     if len(origins) > MAX_ENDPOINTS:
         problems.add(
             f"{source}: InferencePool {pool.namespace}/{pool.name}: found {len(origins)} "
@@ -221,16 +284,8 @@ def _matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 def _spread(entry: HostEndpoint, hosts: Sequence[str]) -> Iterable[Endpoint]:
     """Yield an endpoint per address and port, each under a name of its own."""
     for host in hosts:
-        for port in entry.ports:
-            match (len(hosts) > 1, len(entry.ports) > 1):
-                case (True, True):
-                    name = f"{entry.name}@{join_host_port(host, port)}"
-                case (True, False):
-                    name = f"{entry.name}@{host}"
-                case (False, True):
-                    name = f"{entry.name}:{port}"
-                case _:
-                    name = entry.name
+        for port, rank_name in entry.ports.items():
+            name = f"{rank_name}@{host}" if len(hosts) > 1 else rank_name
             yield Endpoint(name=name, address=host, port=port, labels=entry.labels)
 
 

@@ -393,7 +393,7 @@ async def test_notes_are_logged_once(
         write(directory / "endpoints.yaml", endpoints({"a": "10.0.0.2"}))
         await wait_until(lambda: len(watch.states) == 2)
     assert caplog.messages == [
-        "manifests accepted: pool default/llm, 0 objectives, 1 endpoint entries",
+        "manifests accepted: pool default/llm, 0 objectives, 0 rewrite rules, 1 endpoint entries",
         f"manifests of other kinds ignored: Service default/x ({directory}/service.yaml:1)",
-        "manifests accepted: pool default/llm, 0 objectives, 1 endpoint entries",
+        "manifests accepted: pool default/llm, 0 objectives, 0 rewrite rules, 1 endpoint entries",
     ]

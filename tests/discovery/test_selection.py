@@ -194,13 +194,13 @@ endpoints:
     found = resources_of(ports, text, addresses=addresses).endpoints
     assert [(endpoint.name, endpoint.destination) for endpoint in found] == [
         ("default/ip", "10.0.0.1:1"),
-        ("default/ip-ports:8000", "[::1]:8000"),
-        ("default/ip-ports:8001", "[::1]:8001"),
+        ("default/ip-ports-rank-0", "[::1]:8000"),
+        ("default/ip-ports-rank-1", "[::1]:8001"),
         ("default/one", "10.1.0.1:1"),
-        ("default/two-ports@[2001:db8::1]:8000", "[2001:db8::1]:8000"),
-        ("default/two-ports@[2001:db8::1]:8001", "[2001:db8::1]:8001"),
-        ("default/two-ports@[2001:db8::2]:8000", "[2001:db8::2]:8000"),
-        ("default/two-ports@[2001:db8::2]:8001", "[2001:db8::2]:8001"),
+        ("default/two-ports-rank-0@2001:db8::1", "[2001:db8::1]:8000"),
+        ("default/two-ports-rank-0@2001:db8::2", "[2001:db8::2]:8000"),
+        ("default/two-ports-rank-1@2001:db8::1", "[2001:db8::1]:8001"),
+        ("default/two-ports-rank-1@2001:db8::2", "[2001:db8::2]:8001"),
         ("default/two@2001:db8::1", "[2001:db8::1]:1"),
         ("default/two@2001:db8::2", "[2001:db8::2]:1"),
     ]
