@@ -24,7 +24,7 @@ from epp.gateway.processes import ProcessSpec, Supervisor
 from loadkit.scenarios import GatewayKind
 
 __all__ = ["ENDPOINTS", "ENVOY_THREADS", "Gateway", "OtherWork", "cpu_by_process_s", "cpu_s",
-           "start_gateways"]  # fmt: skip
+           "pool_manifest", "start_gateways"]  # fmt: skip
 
 ENDPOINTS: Final = 10
 """How many endpoints the pool has, where it is not to be contended: then it is one."""
@@ -184,7 +184,7 @@ def _picker(
 ) -> _Picker:
     manifests = directory / "manifests"
     manifests.mkdir(parents=True)
-    (manifests / "pool.yaml").write_text(_manifest(server_ports))
+    (manifests / "pool.yaml").write_text(pool_manifest(server_ports))
     eds_path = directory / "eds.json"
     grpc_port, health_port, metrics_port = islice(ports, _PORTS_OF_EPP)
     command = [
@@ -233,7 +233,8 @@ def _envoy(
     return port, admin_port, spec
 
 
-def _manifest(server_ports: list[int]) -> str:
+def pool_manifest(server_ports: list[int]) -> str:
+    """Return a pool whose endpoints are at these ports of loopback."""
     endpoints = "".join(
         f"- {{name: server-{port}, address: 127.0.0.1, port: {port}, labels: {{app: server}}}}\n"
         for port in server_ports

@@ -4,13 +4,16 @@ The other side is a model server, possibly one that is broken, overloaded or not
 all: whatever it sends, a fetch ends in time, holds a bounded number of bytes and goes nowhere else.
 """
 
+import asyncio
 import enum
+import ssl
 from typing import Final
 
 import aiohttp
 
 from epp.config.scrape import ScrapeOptions
 from epp.core.parsing.decompress import decompressed
+from epp.engines.credentials import Credentials
 
 __all__ = ["Failure", "FetchError", "PageClient"]
 
@@ -28,6 +31,7 @@ class Failure(enum.Enum):
 
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
+    TLS = "tls"
     BROKEN = "broken"
     STATUS = "status"
     TOO_LARGE = "too-large"
@@ -43,15 +47,20 @@ class FetchError(Exception):
 
 
 class PageClient:
-    """Fetches pages over connections that are kept. To be made in a running loop, and closed."""
+    """Fetches pages over connections that are kept. To be made in a running loop, and closed.
+
+    Raises UsageError for files of the options that cannot be used.
+    """
 
     def __init__(self, options: ScrapeOptions) -> None:
         self._options = options
+        self._now = asyncio.get_running_loop().time
+        self._credentials = Credentials(options, self._now())
+        self._server_name = options.server_name if options.scheme == "https" else None
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # whoever calls sees to that
                 keepalive_timeout=_KEEP_ALIVE_S,
-                ssl=False,  # no verification: see ScrapeOptions
             ),
             timeout=aiohttp.ClientTimeout(total=options.deadline_s),
             headers=_HEADERS,
@@ -61,17 +70,25 @@ class PageClient:
         )
 
     async def fetch(self, destination: str) -> bytes:
-        """Return the page of the endpoint at this ``ip:port``. Raises FetchError."""
+        """Return the page at this ``ip:port``. Raises FetchError."""
         options = self._options
-        url = f"{options.scheme}://{destination}{options.path}"
+        self._credentials.refresh(self._now())
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            async with self._session.get(
+                f"{options.scheme}://{destination}{options.path}",
+                headers=self._credentials.headers,
+                ssl=self._credentials.tls,
+                server_hostname=self._server_name,
+                allow_redirects=False,
+            ) as response:
                 if response.status != _OK:
                     raise FetchError(Failure.STATUS)
                 body = await _read(response.content, options.max_page_bytes)
                 encoding = response.headers.get("Content-Encoding", "identity")
         except TimeoutError:
             raise FetchError(Failure.TIMEOUT) from None
+        except ssl.SSLError:  # aiohttp's are of that kind as well
+            raise FetchError(Failure.TLS) from None
         except aiohttp.ClientConnectorError:
             raise FetchError(Failure.UNREACHABLE) from None
         except (aiohttp.ClientError, OSError):

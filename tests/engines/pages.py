@@ -1,12 +1,15 @@
 """Engines that are nothing but a metrics page, with whatever is wrong with it."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-__all__ = ["LOAD_PAGE", "Handler", "raw_server", "web_server"]
+from epp.core.resources import Endpoint, split_host_port
+
+__all__ = ["LOAD_PAGE", "Handler", "endpoint_at", "raw_server", "web_server"]
 
 LOAD_PAGE = (
     b'vllm:num_requests_waiting{engine="0"} 2.0\n'
@@ -18,13 +21,21 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+def endpoint_at(destination: str) -> Endpoint:
+    """Return the endpoint with this ``ip:port``."""
+    address, port = split_host_port(destination)
+    return Endpoint(name=destination, address=address, port=port)
+
+
 @asynccontextmanager
-async def web_server(handler: Handler, *, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Serve all paths by a handler; yield the server's ``ip:port``."""
+async def web_server(
+    handler: Handler, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Serve all paths by a handler, perhaps over TLS; yield the server's ``ip:port``."""
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, 0)
+        site = web.TCPSite(runner, host, 0, ssl_context=tls)
         await site.start()
         port = runner.addresses[0][1]
         yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -5,13 +5,14 @@ import argparse
 import pytest
 
 from epp import serve
+from epp.config.arguments import picker_config
 from epp.config.scrape import ScrapeOptions
 
 
 def options(*arguments: str) -> ScrapeOptions | None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     serve.add_parser(parser.add_subparsers())
-    return serve._scrape_options(parser.parse_args(["serve", "--manifests", "m", *arguments]))
+    return picker_config(parser.parse_args(["serve", "--manifests", "m", *arguments])).scrape
 
 
 def test_scraping_is_on_and_can_be_turned_off() -> None:
@@ -22,7 +23,11 @@ def test_scraping_is_on_and_can_be_turned_off() -> None:
 def test_how_often_and_where() -> None:
     arguments = ("--metrics-scrape-interval", "0.5", "--metrics-scrape-path", "/v1/metrics")
     assert options(*arguments, "--metrics-scrape-scheme=https") == ScrapeOptions(
-        interval_s=0.5, idle_interval_s=2.5, path="/v1/metrics", scheme="https"
+        interval_s=0.5,
+        idle_interval_s=2.5,
+        busy_interval_s=0.125,
+        path="/v1/metrics",
+        scheme="https",
     )
 
 

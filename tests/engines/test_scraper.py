@@ -16,12 +16,14 @@ from epp.core.router import Router
 from epp.engines import Scraper
 from epp.engines import scraper as module
 
-from ..core.support import destination
-from .pages import LOAD_PAGE, raw_server, web_server
-from .virtual_engines import Engines, for_s, router_of, run
+from ..core.support import destination, endpoint
+from .pages import LOAD_PAGE, endpoint_at, raw_server, web_server
+from .virtual_engines import RUNNING_PAGE, Engines, for_s, router_of, run
 
 
-def test_a_busy_engine_is_asked_every_interval_or_so_and_the_router_told(engines: Engines) -> None:
+def test_an_engine_that_runs_some_is_asked_every_interval_or_so_and_the_router_told(
+    engines: Engines,
+) -> None:
     router = router_of(range(1, 2))
     results = run(router, for_s(100.0))
     gaps_s = engines.gaps_s()
@@ -32,7 +34,7 @@ def test_a_busy_engine_is_asked_every_interval_or_so_and_the_router_told(engines
     slot = router.pool.slot_of(destination(1))
     assert slot is not None
     pool = router.pool
-    assert (pool.waiting[slot], pool.running[slot], pool.kv_ratio[slot]) == (2.0, 3.0, 0.5)
+    assert (pool.waiting[slot], pool.running[slot], pool.kv_ratio[slot]) == (0.0, 3.0, 0.5)
     assert pool.scraped_s[slot] == engines.asked[destination(1)][-1]
     assert engines.closed
 
@@ -40,7 +42,7 @@ def test_a_busy_engine_is_asked_every_interval_or_so_and_the_router_told(engines
 def test_the_time_of_a_scrape_is_that_of_its_end(engines: Engines) -> None:
     async def slow(_: str) -> bytes:
         await asyncio.sleep(0.5)
-        return LOAD_PAGE
+        return RUNNING_PAGE
 
     engines.answer = slow
     router = router_of(range(1, 2))
@@ -76,6 +78,41 @@ def test_an_engine_with_requests_of_ours_is_not_idle_whatever_it_says(engines: E
     run(router, for_s(100.0))
     assert all(0.8 <= gap_s <= 1.2 for gap_s in engines.gaps_s(1))
     assert all(4.0 <= gap_s <= 6.0 for gap_s in engines.gaps_s(2))
+
+
+def test_an_engine_in_which_requests_wait_is_asked_more_often(engines: Engines) -> None:
+    engines.answer = engines.queueing
+    run(router_of(range(1, 2)), for_s(30.0))
+    assert all(0.2 <= gap_s <= 0.3 for gap_s in engines.gaps_s())
+    engines.asked.clear()
+    run(router_of(range(1, 2)), for_s(30.0), ScrapeOptions(interval_s=0.1))
+    assert all(0.08 <= gap_s <= 0.12 for gap_s in engines.gaps_s())
+
+
+def test_an_engine_near_its_limit_is_asked_more_often(engines: Engines) -> None:
+    router = router_of(range(1, 3))
+    for number, share in ((1, 0.5), (2, 0.75)):
+        slot = router.pool.slot_of(destination(number))
+        assert slot is not None
+        router.pool.set_limit(slot, 4, "inflight")
+        for _ in range(int(4 * share)):
+            router.pool.lease(slot)
+    run(router, for_s(30.0))
+    assert all(0.8 <= gap_s <= 1.2 for gap_s in engines.gaps_s(1))
+    assert all(0.2 <= gap_s <= 0.3 for gap_s in engines.gaps_s(2))
+
+
+def test_an_engine_that_does_not_tell_what_runs_can_be_idle_all_the_same(engines: Engines) -> None:
+    async def triton(_: str) -> bytes:
+        return b"nv_inference_pending_request_count 0\n"
+
+    engines.answer = triton
+    router = router_of(range(1, 2))
+    run(router, for_s(100.0))
+    assert all(4.0 <= gap_s <= 6.0 for gap_s in engines.gaps_s())
+    slot = router.pool.slot_of(destination(1))
+    assert slot is not None
+    assert (router.pool.waiting[slot], math.isnan(router.pool.running[slot])) == (0.0, True)
 
 
 def test_traffic_ends_the_long_sleep_at_once(engines: Engines) -> None:
@@ -136,7 +173,7 @@ def test_a_failing_engine_is_left_alone_for_longer_and_longer(
     async def scenario(scraper: Scraper) -> None:
         await asyncio.sleep(300.0)
         assert scraper.results["timeout"] == len(engines.asked[destination(1)])
-        engines.answer = engines.busy
+        engines.answer = engines.running_some
         await asyncio.sleep(60.0)
 
     with caplog.at_level(logging.INFO):
@@ -202,8 +239,8 @@ def test_endpoints_that_leave_are_not_asked_any_more_and_newcomers_are(engines: 
         engines.answer = hang  # the next scrapes run when their endpoints leave
         await asyncio.sleep(2.0)
         assert engines.running == 2
-        scraper.follow([destination(2), destination(3)])
-        engines.answer = engines.busy
+        scraper.follow([endpoint(2), endpoint(3)])
+        engines.answer = engines.running_some
         await asyncio.sleep(2.0)
         assert engines.running == 1
         asked = len(engines.asked[destination(1)])
@@ -218,7 +255,7 @@ def test_an_unknown_endpoint_that_becomes_busy_is_nobodys_business(engines: Engi
     router = router_of(range(1, 3))
 
     async def scenario(scraper: Scraper) -> None:
-        scraper.follow([destination(1)])
+        scraper.follow([endpoint(1)])
         await asyncio.sleep(1.0)
         for slot in (0, 1):
             router.pool.lease(slot)
@@ -230,7 +267,7 @@ def test_an_unknown_endpoint_that_becomes_busy_is_nobodys_business(engines: Engi
 def test_a_scraper_that_was_not_started_follows_nothing() -> None:
     scraper = Scraper(ScrapeOptions(), router_of(range(1)), clock=monotonic_s, rng=random.Random(2))
     with pytest.raises(AssertionError, match="not started"):
-        scraper.follow([destination(1)])
+        scraper.follow([endpoint(1)])
 
 
 def test_a_mistake_in_this_program_is_no_secret(
@@ -278,7 +315,7 @@ async def test_real_servers_good_broken_hanging_and_gone() -> None:
         web_server(good) as stays,
     ):
         async with web_server(good) as leaves:
-            scraper.follow([hanging, broken, stays, leaves])
+            scraper.follow(map(endpoint_at, (hanging, broken, stays, leaves)))
             heard = {(await told.get())[0] for _ in range(20)}
             assert heard == {stays, leaves}
         while not (

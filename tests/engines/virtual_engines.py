@@ -19,8 +19,9 @@ from ..core.support import CountingRecorder, at_most, destination, resources
 from .pages import LOAD_PAGE
 from .virtual_time import run_virtual
 
-__all__ = ["Engines", "for_s", "router_of", "run"]
+__all__ = ["IDLE_PAGE", "RUNNING_PAGE", "Engines", "for_s", "router_of", "run"]
 
+RUNNING_PAGE = LOAD_PAGE.replace(b"2.0", b"0.0")
 IDLE_PAGE = b"vllm:num_requests_waiting 0\nvllm:num_requests_running 0\n"
 Fetch = Callable[[str], Awaitable[bytes]]
 
@@ -32,8 +33,9 @@ class Engines:
         self.asked: dict[str, list[float]] = {}
         self.running = 0
         self.most_running = 0
+        self.closes = 0
         self.closed = False
-        self.answer: Fetch = self.busy
+        self.answer: Fetch = self.running_some
 
     def __call__(self, options: ScrapeOptions) -> "Engines":
         return self
@@ -49,12 +51,16 @@ class Engines:
 
     async def close(self) -> None:
         assert not self.running
+        self.closes += 1
         self.closed = True
 
     def gaps_s(self, number: int = 1) -> list[float]:
         return [after - before for before, after in pairwise(self.asked[destination(number)])]
 
-    async def busy(self, _: str) -> bytes:
+    async def running_some(self, _: str) -> bytes:
+        return RUNNING_PAGE
+
+    async def queueing(self, _: str) -> bytes:
         return LOAD_PAGE
 
     async def idle(self, _: str) -> bytes:
@@ -89,7 +95,7 @@ def run(
         clock = asyncio.get_running_loop().time
         scraper = Scraper(options or ScrapeOptions(), router, clock=clock, rng=random.Random(2))
         scraper.start()
-        scraper.follow(each.destination for each, _, _ in router.pool)
+        scraper.follow(each for each, _, _ in router.pool)
         await scenario(scraper)
         await scraper.stop()
         results.update(scraper.results)

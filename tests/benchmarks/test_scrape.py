@@ -1,0 +1,33 @@
+"""The benchmark of the scraping runs and says what it should say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scrape.py"
+
+
+def test_reading_fetching_and_doing_nothing() -> None:
+    answer = subprocess.run(
+        [sys.executable, str(_SCRIPT), "--rounds=1", "--seconds=1", "--endpoints=3", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stderr
+    document = json.loads(answer.stdout)
+    engines = {each["engine"]: each for each in document["pages"]}
+    assert engines.keys() == {"vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm", "llamacpp"}
+    assert 50_000 < engines["vllm"]["page_bytes"] < 70_000
+    for each in engines.values():
+        assert each["next_us"]["min"] > 0
+        assert each["whole_us"]["min"] > 0
+        assert each["first_us"]["min"] > 0
+    assert document["fetch_us"]["min"] > 0
+    assert document["scrape_us"]["min"] > 0
+    assert document["endpoints"] == 3
+    assert document["scrapes_per_s"] >= 0
+    assert document["idle_share"] > 0
+    assert document["idle_share_without"] > 0
