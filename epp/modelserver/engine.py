@@ -175,6 +175,7 @@ class Engine:
         loras_loaded = 0
         if not has_preempted:
             started, loras_loaded = self._admit(budget, now)
+        self.stats.adapter_loads += loras_loaded
         self.stats.peak_running = max(self.stats.peak_running, len(self._running))
         decoding = sum(1 for sequence, _ in self._batch if sequence.is_decoding)
         prefill = sum(count for sequence, count in self._batch if not sequence.is_decoding)

@@ -37,9 +37,11 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
 
     ``running`` and ``waiting`` are requests in the engine, ``in_flight`` requests whose HTTP
     exchange is not over (health checks, metrics and the rest of ``/debug`` are not recorded,
-    ``/debug/echo`` is); peaks are since the start. ``requests`` are in order of arrival,
-    ``started_ids`` in the order in which they got a slot, ``finished_ids`` in the order in which
-    their answers ended, both by ``x-request-id``.
+    ``/debug/echo`` is); peaks are since the start. Of ``prefix_queried_tokens``, the prompts of the
+    requests that got a slot, ``prefix_hit_tokens`` were in the prefix cache; ``adapter_loads`` is
+    how often an adapter had to be loaded. ``requests`` are in order of arrival, ``started_ids`` in
+    the order in which they got a slot, ``finished_ids`` in the order in which their answers ended,
+    both by ``x-request-id``.
     """
 
     name: str
@@ -51,6 +53,9 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     finished: int
     failed: int
     aborted: int
+    prefix_queried_tokens: int
+    prefix_hit_tokens: int
+    adapter_loads: int
     started_ids: list[str]
     finished_ids: list[str]
     requests: list[RequestRecord]

@@ -27,6 +27,7 @@ class EngineCollector(Collector):
         self._engine = engine
         self._values = ("0", model_name)
         self._aborted = aborted
+        self._started_s = time.time()
 
     def registry(self) -> CollectorRegistry:
         """Return a registry of its own with nothing else in it."""
@@ -70,6 +71,11 @@ class EngineCollector(Collector):
         ):
             yield self._histogram(name, histogram)
         yield self._cache_config()
+        yield GaugeMetricFamily(
+            "process_start_time_seconds",
+            "When the server was made, in seconds since the epoch.",
+            self._started_s,
+        )
         if engine.options.max_loras:
             yield self._lora_info()
 

@@ -67,15 +67,18 @@ class ModelServer:
 
     def state(self) -> ServerState:
         """Return a snapshot of what it is doing and has done."""
-        journal = self._journal
+        journal, stats = self._journal, self._engine.stats
         return ServerState(
             name=self.options.name,
             running=self._engine.num_running,
             waiting=self._engine.num_waiting,
-            peak_running=self._engine.stats.peak_running,
+            peak_running=stats.peak_running,
             in_flight=journal.in_flight,
             peak_in_flight=journal.peak_in_flight,
             **journal.counts,
+            prefix_queried_tokens=stats.prefix_cache_queried_tokens,
+            prefix_hit_tokens=stats.prefix_cache_hit_tokens,
+            adapter_loads=stats.adapter_loads,
             started_ids=list(journal.started_ids),
             finished_ids=list(journal.finished_ids),
             requests=list(journal.requests),

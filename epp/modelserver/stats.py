@@ -49,6 +49,7 @@ class EngineStats:
         self.prefix_cache_queried_tokens = 0
         self.prefix_cache_hit_tokens = 0
         self.preemptions = 0
+        self.adapter_loads = 0
         self.finished: Counter[str] = Counter(stop=0, length=0)
         self.peak_running = 0
         self.first_token_s = Histogram(_FIRST_TOKEN_S)

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -88,6 +89,19 @@ async def test_running_work_is_shown(start: Start) -> None:
     ]
     for task in asked:
         task.cancel()
+
+
+async def test_the_start_is_told_so_that_a_restart_can_be(start: Start) -> None:
+    before_s = time.time()
+    first, second = await start(), await start()
+    began_s, later_s = [
+        sample.value
+        for client in (first, second)
+        for family in text_string_to_metric_families(await client.text("/metrics"))
+        for sample in family.samples
+        if sample.name == "process_start_time_seconds"
+    ]
+    assert before_s <= began_s < later_s <= time.time()
 
 
 async def test_without_slots_there_is_no_lora_info(start: Start) -> None:

@@ -262,6 +262,17 @@ async def test_the_state_tells_what_happened(start: Start) -> None:
     assert ["x-hostile", "\u00c3\u00bc"] in first["headers"]
 
 
+async def test_the_state_tells_of_the_caches(start: Start) -> None:
+    """Two adapters take turns in the one slot; blocks of 16 tokens, all but the last are found."""
+    client = await start(loras=("one", "two"), max_loras=1)
+    for model in ("one", "one", "two", "one"):
+        async with client.complete(model=model, prompt="x" * 160, max_tokens=1) as response:
+            await response.read()
+    state = client.server.state()
+    assert (state.prefix_queried_tokens, state.prefix_hit_tokens) == (160, 64)
+    assert state.adapter_loads == 3
+
+
 async def test_long_headers_are_accepted_and_their_heads_kept(start: Start) -> None:
     client = await start()
     async with client.complete(x_long="y" * 65_536) as response:
