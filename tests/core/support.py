@@ -9,7 +9,7 @@ from functools import partial
 from epp.core.exchange import Exchange, ExchangeLimits
 from epp.core.flow import BandOptions, Charge, CostOptions, FlowLimits, FlowOptions
 from epp.core.flow.saturation import ConcurrencyOptions, make_detector
-from epp.core.gate import Ending
+from epp.core.gate import Ending, Route
 from epp.core.headers import Headers
 from epp.core.pool import Lease
 from epp.core.replies import Reply
@@ -193,12 +193,14 @@ class RecordingGateWaiter(_Decision):
     def __init__(self, on_decision: Callable[[], None] = lambda: None) -> None:
         super().__init__(on_decision)
         self.destination = ""
+        self.route: Route | None = None
         self.has_passed = False
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         assert not self.has_passed
         self._decide(Outcome.DISPATCHED, now)
-        self.destination = destination
+        self.route = route
+        self.destination = route.destination
         self.waited_s = waited_s
         self._on_decision()
 
@@ -227,6 +229,7 @@ class CountingRecorder:
         self.overrides: Counter[tuple[int, str]] = Counter()
         self.settlements: list[tuple[Request, int, int]] = []
         self.early: list[str] = []
+        self.skipped: list[str] = []
         self._decided: dict[int, Request] = {}
 
     def wait_ended(self, request: Request, outcome: Outcome, waited_s: float) -> None:
@@ -264,6 +267,9 @@ class CountingRecorder:
 
     def refused_early(self, reason: str) -> None:
         self.early.append(reason)
+
+    def rewrite_skipped(self, reason: str) -> None:
+        self.skipped.append(reason)
 
 
 class Clock:

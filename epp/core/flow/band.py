@@ -1,15 +1,15 @@
 """The waiting requests of one priority, and what its flows were served.
 
-Requests with the same candidates (the gateway's subset hint, or all endpoints) share a lane, since
-what one of them cannot use none of them can. In a lane each flow stands once, with the first of its
-requests, in the order of the fairness policy. So a decision looks at the top of each lane, however
-many requests and flows wait.
+Requests with the same candidates (the gateway's subset hint, or all endpoints) that are of one kind
+for the scheduler share a lane, since what one of them cannot use none of them can. In a lane each
+flow stands once, with the first of its requests, in the order of the fairness policy. So a decision
+looks at the top of each lane, however many requests and flows wait.
 """
 
 import heapq
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from epp.core.flow.drain_rate import DrainRate
 from epp.core.flow.fairness import FAIRNESS_POLICIES
@@ -17,6 +17,7 @@ from epp.core.flow.flows import Flow, FlowQueue, LaneKey
 from epp.core.flow.options import BandOptions
 from epp.core.flow.ordering import ORDERINGS
 from epp.core.flow.ticket import Ticket
+from epp.core.request import Request
 
 __all__ = ["Band", "Lane"]
 
@@ -108,12 +109,37 @@ class Band:
         self.flows: dict[str, Flow] = {}
         self.arrivals: OrderedDict[int, Ticket] = OrderedDict()
         self.policy = FAIRNESS_POLICIES[options.fairness]()
+        self._weight = 0.0
+        self._indebted: list[tuple[float, str]] = []
+        self.reconfigure(options, weights=weights, max_flows=max_flows, shared_flows=shared_flows)
+
+    def reconfigure(
+        self,
+        options: BandOptions,
+        *,
+        weights: Mapping[str, float],
+        max_flows: int,
+        shared_flows: int,
+    ) -> None:
+        """Go by other options from now on. With another fairness policy all flows begin anew: none
+        owes anything. To be followed by :meth:`deadlines_changed`."""
+        policy = FAIRNESS_POLICIES[options.fairness]
+        self.options = options
         self._rank_in_flow = ORDERINGS[options.ordering]
         self._weights = weights
         self._max_flows = max_flows
         self._shared_flows = shared_flows
-        self._weight = 0.0
-        self._indebted: list[tuple[float, str]] = []
+        for flow in self.flows.values():
+            flow.weight = weights.get(flow.id, 1.0)
+        self._weight = sum(flow.weight for flow in self.flows.values() if flow.requests)
+        if not isinstance(self.policy, policy):
+            self.policy = policy()
+            self._indebted.clear()
+            for flow in self.flows.values():
+                flow.virtual_time = 0.0
+                flow.backlogged_at = 0.0
+            for flow in dict.fromkeys(ticket.flow for ticket in self):
+                self.policy.began_to_wait(flow)
 
     def __iter__(self) -> Iterator[Ticket]:
         """Yield the waiting tickets in order of arrival."""
@@ -176,20 +202,24 @@ class Band:
             self._weight += flow.weight
         self._count(ticket, flow, 1)
         self.arrivals[ticket.sequence] = ticket
-        lane = self.lanes.get(request.subset)
-        if lane is None:
-            lane = self.lanes[request.subset] = Lane()
-        lane.arrivals[ticket.sequence] = ticket
-        queue = lane.queues.get(flow.id)
-        if queue is None:
-            queue = lane.queues[flow.id] = flow.queues[request.subset] = FlowQueue(flow)
-        if queue.add(ticket):
-            lane.put(queue, self.policy.rank(flow, ticket))
+        self._line_up(ticket)
 
     def remove(self, ticket: Ticket) -> None:
         """Take a ticket out, wherever it stands; it must have been marked as not waiting."""
         flow = self._take_out(ticket)
         self.forget_if_idle(flow)
+
+    def sort_into_lanes(self, lane_of: Callable[[Request], LaneKey]) -> None:
+        """Have all that waits stand in the lanes that are theirs by now."""
+        lanes = [lane_of(ticket.request) for ticket in self]
+        if all(ticket.lane == lane for ticket, lane in zip(self, lanes, strict=True)):
+            return
+        self.lanes.clear()
+        for ticket, lane in zip(self, lanes, strict=True):
+            ticket.lane = lane
+            ticket.flow.queues.clear()
+        for ticket in self:
+            self._line_up(ticket)
 
     def deadlines_changed(self) -> None:
         """Put all that waits in order anew, since the ends of the budgets are others now."""
@@ -232,6 +262,18 @@ class Band:
 
     # Bookkeeping
 
+    def _line_up(self, ticket: Ticket) -> None:
+        flow, key = ticket.flow, ticket.lane
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane()
+        lane.arrivals[ticket.sequence] = ticket
+        queue = lane.queues.get(flow.id)
+        if queue is None:
+            queue = lane.queues[flow.id] = flow.queues[key] = FlowQueue(flow)
+        if queue.add(ticket):
+            lane.put(queue, self.policy.rank(flow, ticket))
+
     def _served_to(self, flow: Flow) -> float:
         """Return the lowest rank of all flows that wait, and of this one: what goes out of turn
         does not make others owe what its flow owes."""
@@ -261,7 +303,7 @@ class Band:
         flow = ticket.flow
         self._count(ticket, flow, -1)
         del self.arrivals[ticket.sequence]
-        key = ticket.request.subset
+        key = ticket.lane
         lane = self.lanes[key]
         del lane.arrivals[ticket.sequence]
         queue = lane.queues[flow.id]

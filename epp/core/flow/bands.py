@@ -1,12 +1,14 @@
 """All bands of a pool, and whose turn it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Final
 
 from epp.core.flow.band import Band
+from epp.core.flow.flows import LaneKey
 from epp.core.flow.options import FlowOptions
 from epp.core.flow.ticket import Ticket
+from epp.core.request import Request
 
 __all__ = ["MAX_WAIT", "MIN_SHARE", "Bands"]
 
@@ -40,6 +42,24 @@ class Bands:
             self.descending = sorted(self._by_priority.values(), key=_descending)
             self._favoured = [each for each in self.descending if _is_favoured(each)]
         return band
+
+    def reconfigure(self, options: FlowOptions, lane_of: Callable[[Request], LaneKey]) -> None:
+        """Go by other options, and other lanes, from now on, also in the bands that there are."""
+        self._options = options
+        for band in self.descending:
+            band.reconfigure(
+                options.band_of(band.priority),
+                weights=options.weights,
+                max_flows=options.max_flows,
+                shared_flows=options.shared_flows,
+            )
+        self._favoured = [each for each in self.descending if _is_favoured(each)]
+        self.sort_into_lanes(lane_of)
+
+    def sort_into_lanes(self, lane_of: Callable[[Request], LaneKey]) -> None:
+        """Have all that waits stand in the lanes that are theirs by now."""
+        for band in self.descending:
+            band.sort_into_lanes(lane_of)
 
     def tickets(self) -> Iterator[Ticket]:
         """Yield all that wait, of higher bands first."""
@@ -77,6 +97,10 @@ class Bands:
                 band.share_credit = max(0.0, band.share_credit + band.options.min_share - 1.0)
             elif band.requests:
                 band.share_credit = min(1.0, band.share_credit + band.options.min_share)
+
+    def above(self, band: Band) -> Iterator[Band]:
+        """Yield the higher bands."""
+        return (each for each in self.descending if each.priority > band.priority)
 
     def youngest_below(self, priority: int) -> Iterator[Ticket]:
         """Yield the waiting tickets of lower bands, the youngest of the lowest first."""

@@ -10,16 +10,15 @@ The controller knows nothing of HTTP: its waiters are told ``dispatched`` or ``r
 rest.
 """
 
-import math
 import random
 from typing import TYPE_CHECKING, Final
 
 from epp.core.flow.band import Band
 from epp.core.flow.bands import MAX_WAIT, Bands
 from epp.core.flow.cost import CostModel
+from epp.core.flow.deadlines import Deadlines
 from epp.core.flow.drain_rate import DrainRate
 from epp.core.flow.eviction import Evictable, Eviction
-from epp.core.flow.flows import Flow
 from epp.core.flow.options import FlowOptions
 from epp.core.flow.placement import Placement
 from epp.core.flow.retry_advice import RetryAdvice
@@ -64,8 +63,10 @@ class FlowController:
         self.costs = CostModel(options.cost)
         self._pool = pool
         self._timers = timers
+        self._rng = rng
         self._recorder = recorder
         self._bands = Bands(options)
+        self._deadlines = Deadlines(options, timers, self._expire)
         self._limits = WaitLimits(options, self._bands)
         self._usage = UsageLimits(options.usage_limit, timers, self.pump)
         self._placement = Placement(pool, scheduler, self._usage, rng)
@@ -74,11 +75,8 @@ class FlowController:
         self._advice = RetryAdvice(rng, options.limits.max_retry_after_s)
         self._sequence = 0
         self._pool_is_empty = not len(pool)
-        self._regime_since_s = -math.inf
-        self._is_pumping = False
-        self._is_draining = False
-        self.requests = 0
-        self.bytes = 0
+        self._is_pumping = self._is_draining = False
+        self.requests = self.bytes = 0
         self.on_empty: Callable[[], None] = lambda: None
 
     # Inputs
@@ -124,7 +122,8 @@ class FlowController:
         band = self._bands[request.flow.priority]
         self._usage.arrived(band)
         flow = band.flow(request.flow.fairness_id)
-        charge = self._admit(band, flow, self.costs.estimate(request), since_s)
+        charge = Charge(band, flow, self.costs.estimate(request), since_s)
+        band.admit(flow, charge.cost)
         if self._eviction is not None:
             self._eviction.runs(charge, request, lease, waiter)
         return charge
@@ -176,16 +175,35 @@ class FlowController:
         if was_empty != self._pool_is_empty and self.requests:
             # A change that nobody waited through starts no budget afresh: not the first endpoints
             # of a controller that takes over those who have waited elsewhere.
-            self._regime_since_s = now
+            self._deadlines.begin_anew(now)
             self._drain_rate.backlog(was_empty, now)
-            for ticket in self._bands.tickets():
-                self._set_deadline(ticket)
             for band in self._bands.descending:
                 band.drain_rate.backlog(was_empty and band.requests > 0, now)
-                band.deadlines_changed()
+            self._set_deadlines()
+        self._bands.sort_into_lanes(self._placement.lane_of)
         for ticket in list(self._bands.tickets()):
             if ticket.is_waiting and not self._placement.has_candidates(ticket.request):
                 self._refuse(ticket, Outcome.REJECTED_NO_ENDPOINTS, now)
+        self.pump(now)
+
+    def reconfigure(self, options: FlowOptions, scheduler: Scheduler, now: float) -> None:
+        """Go by other options, and another scheduler, from now on.
+
+        What waits keeps its place by the new order, also where a bound is lower now; what runs
+        stays charged as it was. With eviction newly on, what runs already is not evicted.
+        """
+        self.options = self._deadlines.options = options
+        self._placement.scheduler = scheduler
+        self.costs.reconfigure(options.cost)
+        self._bands.reconfigure(options, self._placement.lane_of)
+        self._limits = WaitLimits(options, self._bands)
+        self._advice = RetryAdvice(self._rng, options.limits.max_retry_after_s)
+        self._usage.reconfigure(options.usage_limit, self._bands.descending)
+        if not options.eviction:
+            self._eviction = None
+        elif self._eviction is None:
+            self._eviction = self._make_eviction()
+        self._set_deadlines()
         self.pump(now)
 
     def begin_drain(self) -> None:
@@ -238,39 +256,31 @@ class FlowController:
         """Dispatch a newcomer that finds room and nobody waiting, as most do, past the queue."""
         if self.requests or self._is_pumping or not self._pool.has_room:
             return False
-        lease = self._placement.place(ticket.request, band)
+        lease = self._placement.place(ticket.request, band, now)
         if lease is None:
             return False
         ticket.is_waiting = False
         self._drain_rate.flows(now)
-        charge = self._admit(band, ticket.flow, ticket.cost, now)
+        charge = Charge(band, ticket.flow, ticket.cost, now)
+        band.admit(ticket.flow, ticket.cost)
         self._tell_dispatched(ticket, lease, charge, 0.0, now)
         return True
-
-    def _admit(self, band: Band, flow: Flow, cost: int, since_s: float) -> Charge:
-        band.admit(flow, cost)
-        return Charge(band, flow, cost, since_s)
 
     def _dispatch_next(self, now: float) -> bool:
         """Dispatch the next request that can go; return whether there was one."""
         placement = self._placement
         for band, rule in self._bands.in_turn(now):
-            overtakes = rule is not None and self._overtakes(band)
+            overtakes = rule is not None and any(map(placement.could_go, self._bands.above(band)))
             if rule == MAX_WAIT:
                 placed = placement.place_oldest(band, now)
             else:
-                placed = placement.place_first(band)
+                placed = placement.place_first(band, now)
             if placed is not None:
                 if rule is not None and overtakes:
                     self._recorder.overridden(band.priority, rule)
                 self._dispatch(*placed, band, now, in_turn=rule != MAX_WAIT)
                 return True
         return False
-
-    def _overtakes(self, band: Band) -> bool:
-        """Whether a higher band could go as well."""
-        higher = (each for each in self._bands.descending if each.priority > band.priority)
-        return any(map(self._placement.could_go, higher))
 
     def _dispatch(
         self, ticket: Ticket, lease: Lease, band: Band, now: float, *, in_turn: bool
@@ -320,25 +330,17 @@ class FlowController:
             outcome = Outcome.REJECTED_NO_ENDPOINTS if empty else Outcome.REJECTED_CAPACITY
             self._refuse(ticket, outcome, now)
             return
-        self._set_deadline(ticket)
+        self._deadlines.set(ticket, pool_is_empty=self._pool_is_empty)
         for victim in victims:
             if victim.is_waiting:  # one that was told before may have withdrawn it
                 self._refuse(victim, Outcome.DISPLACED, now)
 
-    def _set_deadline(self, ticket: Ticket) -> None:
-        if ticket.timer is not None:
-            ticket.timer.cancel()
-            ticket.timer = None
-        deadline_s = self._deadline_s(ticket)
-        if deadline_s is not None:
-            ticket.timer = self._timers.schedule(deadline_s, lambda now: self._expire(ticket, now))
-
-    def _deadline_s(self, ticket: Ticket) -> float | None:
-        request = ticket.request
-        budget_s = self.options.budget_s(
-            request.flow.priority, request.wait_limit_s, pool_is_empty=self._pool_is_empty
-        )
-        return None if budget_s is None else max(ticket.entered_s, self._regime_since_s) + budget_s
+    def _set_deadlines(self) -> None:
+        """Have all that waits expire at the ends of its budgets, as those are now."""
+        for ticket in self._bands.tickets():
+            self._deadlines.set(ticket, pool_is_empty=self._pool_is_empty)
+        for band in self._bands.descending:
+            band.deadlines_changed()
 
     def _expire(self, ticket: Ticket, now: float) -> None:
         empty = self._pool_is_empty
@@ -347,7 +349,8 @@ class FlowController:
     # Bookkeeping
 
     def _enter(self, ticket: Ticket, band: Band, now: float) -> None:
-        band.add(ticket, self._deadline_s(ticket))
+        ticket.lane = self._placement.lane_of(ticket.request)
+        band.add(ticket, self._deadlines.of(ticket, pool_is_empty=self._pool_is_empty))
         self.requests += 1
         self.bytes += ticket.request.body_bytes
         # What nobody could have served says nothing about how fast the pool is.
@@ -366,9 +369,7 @@ class FlowController:
         self._left(ticket, band, now)
 
     def _left(self, ticket: Ticket, band: Band, now: float) -> None:
-        if ticket.timer is not None:
-            ticket.timer.cancel()
-            ticket.timer = None
+        self._deadlines.cancel(ticket)
         self.requests -= 1
         self.bytes -= ticket.request.body_bytes
         if not band.requests:

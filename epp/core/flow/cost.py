@@ -49,6 +49,11 @@ class CostModel:
         self._s_per_output_token = _Mean()
         self._s_per_output_token.add(options.s_per_output_token)
 
+    def reconfigure(self, options: CostOptions) -> None:
+        """Go by other options from now on; what was learned stays."""
+        self._options = options
+        self._is_slot_time = options.unit == "slot-time"
+
     def estimate(self, request: Request) -> int:
         """Return what the request is expected to cost: in tokens by weight, or in ms of a slot."""
         output_tokens = self.output_tokens(request)

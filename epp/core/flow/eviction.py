@@ -89,8 +89,9 @@ class _Group:
 class Eviction:
     """The evictions of one pool.
 
-    ``blocked(band)`` gives, for a band that waits, the candidates of each of its first requests for
-    which none has room; ``end(victim, now)`` ends one. After a time-out, ``retry(now)`` is called.
+    ``blocked(band, now)`` gives, for a band that waits, the candidates of each of its first
+    requests for which none has room; ``end(victim, now)`` ends one. After a time-out,
+    ``retry(now)`` is called.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Eviction:
         pool: Pool,
         timers: Timers,
         *,
-        blocked: Callable[[Band], Iterable[Mask]],
+        blocked: Callable[[Band, float], Iterable[Mask]],
         end: Callable[[Evictable, float], None],
         retry: Callable[[float], None],
     ) -> None:
@@ -160,7 +161,7 @@ class Eviction:
     def reclaim(self, bands: Iterable[Band], now: float) -> None:
         """End a running request if that helps one of these bands, the highest first."""
         while self._outstanding is None and self._running:
-            victim = self._victim(bands)
+            victim = self._victim(bands, now)
             if victim is None:
                 return
             # No candidate any more, whether it is heard or not: nobody is told twice.
@@ -170,10 +171,10 @@ class Eviction:
             self._timer = self._timers.schedule(now + _CONFIRMATION_TIMEOUT_S, self._expire)
             self._end(victim, now)
 
-    def _victim(self, bands: Iterable[Band]) -> Evictable | None:
+    def _victim(self, bands: Iterable[Band], now: float) -> Evictable | None:
         for band in bands:
             if band.requests:
-                for candidates in self._blocked(band):
+                for candidates in self._blocked(band, now):
                     victim = self._first_below(band.priority, candidates)
                     if victim is not None:
                         return victim

@@ -1,14 +1,16 @@
 """A flow: all requests of one tenant at one priority, those that wait and those that run."""
 
 import heapq
+from collections.abc import Hashable
 from typing import TypeAlias
 
 from epp.core.flow.ticket import Ticket
 
 __all__ = ["Flow", "FlowQueue", "LaneKey"]
 
-LaneKey: TypeAlias = frozenset[str] | None
-"""What tells requests with different candidates apart: the gateway's hint, None for all."""
+LaneKey: TypeAlias = tuple[frozenset[str] | None, Hashable]
+"""What tells requests with different candidates apart: the gateway's hint, None for all, and the
+kind of request that it is for the scheduler."""
 
 _REBUILD_ABOVE = 64
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from epp.core.flow.band import Band, Lane
+from epp.core.flow.flows import LaneKey
 from epp.core.flow.ticket import Ticket
 from epp.core.flow.usage_limits import UsageLimits
 from epp.core.pool import Lease, Mask, Pool
@@ -16,10 +17,12 @@ __all__ = ["Placement"]
 _MAX_CACHED_MASKS: Final = 1_000
 _MAX_PASSED_OVER: Final = 16
 """How many flows of a lane are looked at whose first request no endpoint takes, though one has
-room."""
+room: only filters that do not tell the kinds of requests, or go by the load, can bring that
+about."""
 
 _NO_ENDPOINTS: Final = "no-endpoints"
 _HOLDBACK: Final = "holdback"
+_FILTERED: Final = "filtered"
 
 
 class Placement:
@@ -29,7 +32,7 @@ class Placement:
         self, pool: Pool, scheduler: Scheduler, usage: UsageLimits, rng: random.Random
     ) -> None:
         self._pool = pool
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._usage = usage
         self._rng = rng
         self._masks: dict[frozenset[str], Mask] = {}
@@ -39,9 +42,13 @@ class Placement:
         """Whether some endpoint that is there may serve the request, or none is named."""
         return request.subset is None or bool(self._subset_mask(request.subset).any())
 
-    def place(self, request: Request, band: Band) -> Lease | None:
+    def lane_of(self, request: Request) -> LaneKey:
+        """Return the lane for a request: what one cannot use of a lane, none can."""
+        return request.subset, self.scheduler.kind(request, self._pool)
+
+    def place(self, request: Request, band: Band, now: float) -> Lease | None:
         """Pick an endpoint for a request and take its capacity, if one has room."""
-        return None if self._is_held_back(request, band) else self._take(request)
+        return None if self._is_held_back(request, band) else self._take(request, now)
 
     def place_oldest(self, band: Band, now: float) -> tuple[Ticket, Lease] | None:
         """Do so for the request of a band that has waited for longest, of those that can go and
@@ -50,12 +57,12 @@ class Placement:
         oldest = [lane.oldest() for lane in band.lanes.values()]
         for ticket in sorted(oldest, key=_sequence):
             if now - ticket.entered_s >= max_wait_s:
-                lease = self.place(ticket.request, band)
+                lease = self.place(ticket.request, band, now)
                 if lease is not None:
                     return ticket, lease
         return None
 
-    def place_first(self, band: Band) -> tuple[Ticket, Lease] | None:
+    def place_first(self, band: Band, now: float) -> tuple[Ticket, Lease] | None:
         """Do so for the first request of a band that can go."""
         lanes = list(band.lanes.values())
         if len(lanes) > 1:
@@ -64,28 +71,32 @@ class Placement:
             ticket = lane.first().head()
             if self._is_held_back(ticket.request, band):
                 continue  # and so are all of its lane, who have the same candidates
-            lease = self._take(ticket.request)
+            lease = self._take(ticket.request, now)
             if lease is not None:
                 return ticket, lease
             if len(lane.queues) > 1 and self._room_for(ticket.request).any():
                 for queue in lane.in_order(_MAX_PASSED_OVER)[1:]:
                     ticket = queue.head()
-                    lease = self._take(ticket.request)
+                    lease = self._take(ticket.request, now)
                     if lease is not None:
                         return ticket, lease
         return None
 
-    def blocked(self, band: Band) -> Iterator[Mask]:
+    def blocked(self, band: Band, now: float) -> Iterator[Mask]:
         """Yield, for each of a band's first requests that is blocked, its candidates, as a mask.
 
-        Blocked is whose candidates all have no room, and who could use it if one had.
+        Blocked is whose candidates all have no room, and who could use it if one had. Those that
+        the scheduler takes out are none.
         """
+        pool = self._pool
         for lane in sorted(band.lanes.values(), key=Lane.first_entry):
-            candidates = self.candidates(lane.first().head().request)
-            if not self._pool.with_room(candidates).any() and not self._usage.holds_back(
-                band, self._pool, candidates, asks=False, freed=1
+            first = lane.first().head().request
+            candidates = self.candidates(first)
+            usable = self.scheduler.usable(first, pool, candidates, now, self._rng)
+            if not pool.with_room(usable).any() and not self._usage.holds_back(
+                band, pool, candidates, asks=False, freed=1
             ):
-                yield candidates
+                yield usable
 
     def could_go(self, band: Band) -> bool:
         """Whether some endpoint has room for a waiting request of a band."""
@@ -99,7 +110,8 @@ class Placement:
     def closed_by(self, band: Band) -> str | None:
         """Return why the requests of a band wait, in a word; None where none do.
 
-        What most of the endpoints are closed by, or ``no-endpoints``, or ``holdback``.
+        What most of the endpoints are closed by, or ``no-endpoints``, or ``holdback``, or
+        ``filtered`` where they have room and the scheduler picks none of them.
         """
         if not band.requests:
             return None
@@ -111,7 +123,7 @@ class Placement:
             return _HOLDBACK
         closed = [self._pool.closed_by(slot) for slot in slots]
         reasons = [reason for reason in closed if reason is not None]
-        return max(sorted(set(reasons)), key=reasons.count) if reasons else None
+        return max(sorted(set(reasons)), key=reasons.count) if reasons else _FILTERED
 
     def candidates(self, request: Request) -> Mask:
         """Return the mask, shape ``(slots,)``, of the endpoints that may serve a request, whether
@@ -122,9 +134,21 @@ class Placement:
     def _is_held_back(self, request: Request, band: Band) -> bool:
         return self._usage.holds_back(band, self._pool, self.candidates(request))
 
-    def _take(self, request: Request) -> Lease | None:
-        slot = self._scheduler.pick(request, self._pool, self._room_for(request), self._rng)
-        return None if slot is None else self._pool.lease(slot, request.prompt_tokens)
+    def _take(self, request: Request, now: float) -> Lease | None:
+        pool, scheduler = self._pool, self.scheduler
+        slots = scheduler.pick(request, pool, self._room_for(request), now, self._rng)
+        if not slots:
+            return None
+        lease = pool.lease(slots[0], request.prompt_tokens)
+        if len(slots) > 1:
+            lease.fallbacks = tuple(pool.endpoint(slot).destination for slot in slots[1:])
+        try:
+            for observer in scheduler.observers:
+                observer.placed(request, lease, now)
+        except BaseException:  # of a plugin of others: the request does not go
+            lease.release()
+            raise
+        return lease
 
     def _room_for(self, request: Request) -> Mask:
         room = self._pool.with_room()

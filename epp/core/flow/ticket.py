@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from epp.core.request import Request
 
 if TYPE_CHECKING:
-    from epp.core.flow.flows import Flow
+    from epp.core.flow.flows import Flow, LaneKey
     from epp.core.flow.waiter import Waiter
     from epp.core.timers import Timer
 
@@ -16,11 +16,12 @@ class Ticket:
     """A request that waits.
 
     ``sequence`` is its order of arrival, over all bands; ``rank`` its order within its flow, where
-    less goes first; ``cost`` what it is expected to cost its flow.
+    less goes first; ``lane`` the lane in which it stands; ``cost`` what it is expected to cost its
+    flow.
     """
 
-    __slots__ = ("cost", "entered_s", "flow", "is_waiting", "rank", "request", "sequence", "timer",
-                 "waiter")  # fmt: skip
+    __slots__ = ("cost", "entered_s", "flow", "is_waiting", "lane", "rank", "request", "sequence",
+                 "timer", "waiter")  # fmt: skip
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Ticket:
         self.entered_s = entered_s
         self.cost = cost
         self.rank = 0.0
+        self.lane: LaneKey = (request.subset, None)
         self.is_waiting = True
         self.timer: Timer | None = None
 

@@ -1,6 +1,6 @@
 """How much of the pool each band may fill, so that higher ones find room when they come."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from epp.core.flow.band import Band
@@ -45,12 +45,28 @@ class UsageLimits:
         self._options = options
         self._timers = timers
         self._on_room = on_room
-        self._is_off = options.policy == "static" and options.ceiling >= 1.0
+        self._is_off = _holds_nothing_back(options)
         self._forgets: dict[int, Timer] = {}
         self._traffic: set[int] = set()
         self._ticks = 0
         self._is_asked_again = False
         self._again: Timer | None = None
+
+    def reconfigure(self, options: UsageLimitOptions, bands: Iterable[Band]) -> None:
+        """Go by other options from now on; these are all bands.
+
+        While nothing is held back no traffic is noted, so later only what waits and runs is known.
+        """
+        self._options = options
+        self._is_off = _holds_nothing_back(options)
+        if self._is_off:
+            for timer in self._forgets.values():
+                timer.cancel()
+            self._forgets.clear()
+            self._traffic.clear()
+        for band in bands:
+            if band.requests or band.running:
+                self.arrived(band)
 
     def arrived(self, band: Band) -> None:
         """A request of the band has come."""
@@ -116,3 +132,7 @@ class UsageLimits:
         is_closed = self._ticks % max(1, round(saturation / (1.0 - saturation))) != 0
         self._is_asked_again |= is_closed and asks
         return is_closed
+
+
+def _holds_nothing_back(options: UsageLimitOptions) -> bool:
+    return options.policy == "static" and options.ceiling >= 1.0

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from epp.core.flow import FlowOptions, Ticket
 from epp.core.gate import Ending
-from epp.core.pool import Pool
+from epp.core.pool import Mask, Pool
 from epp.core.request import Outcome, Request
 from epp.core.scheduling import LeastLoaded
 
@@ -56,11 +56,12 @@ class _StrictScheduler(LeastLoaded):
     is_strict = True
 
     def pick(
-        self, request: Request | None, pool: Pool, mask: object, rng: random.Random
-    ) -> int | None:
-        slot = super().pick(request, pool, mask, rng)  # type: ignore[arg-type]
-        if request is None or slot is None:
-            return slot
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> tuple[int, ...]:
+        slots = super().pick(request, pool, mask, now, rng)
+        if not slots:
+            return ()
+        (slot,) = slots
         assert pool.in_flight[slot] < pool.limit[slot], "R4: dispatched beyond the limit"
         assert pool.active[slot], "R4: dispatched to an endpoint that has left"
         where = pool.endpoint(slot).destination
@@ -70,7 +71,7 @@ class _StrictScheduler(LeastLoaded):
                 if band.priority > request.flow.priority:
                     able = [ticket for ticket in band if has_room(ticket.request, pool)]
                     assert not able, "R1: a lower band got what a higher one could use"
-        return slot
+        return slots
 
 
 class Entry:

@@ -87,6 +87,10 @@ class Adaptive:
             endpoint.limit = endpoint.climbing(now).limit
             self._pool.set_limit(slot, endpoint.limit, endpoint.blind_reason)
 
+    def close(self) -> None:
+        """Set no limit any more."""
+        self._staleness.close()
+
     def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
         """Go by the report, if it can be true."""
         endpoint = self._endpoints.get(slot)

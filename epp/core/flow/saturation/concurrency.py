@@ -58,5 +58,8 @@ class Concurrency:
     def ended(self, slot: int, ending: Ending, slot_s: float, now: float) -> None:
         """Nothing changes."""
 
+    def close(self) -> None:
+        """Nothing is to be ended."""
+
     def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
         """Nothing changes."""

@@ -35,5 +35,8 @@ class SaturationDetector(Protocol):
         """A request is over at the endpoint, which it has kept busy for ``slot_s`` seconds; it is
         not in flight any more. The endpoint may have left the pool."""
 
+    def close(self) -> None:
+        """Another detector takes over: set no limit any more."""
+
     def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
         """The engine has told its load, which was taken just now."""

@@ -33,6 +33,12 @@ class Staleness:
         if timer is not None:
             timer.cancel()
 
+    def close(self) -> None:
+        """Call nobody any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
     def reported(self, slot: int, now: float) -> None:
         """The endpoint has told its load, which was taken just now."""
         self._reported_s[slot] = now

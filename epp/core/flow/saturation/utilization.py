@@ -59,6 +59,10 @@ class Utilization:
     def ended(self, slot: int, ending: Ending, slot_s: float, now: float) -> None:
         """Nothing changes: the limit counts it."""
 
+    def close(self) -> None:
+        """Set no limit any more."""
+        self._staleness.close()
+
     def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
         """Turn the report into a limit."""
         load = without_gaps(load)
