@@ -26,7 +26,7 @@ from epp.clock import Alarm
 from epp.core.claims import RequestClaims
 from epp.core.flow import BandOptions, FlowLimits, FlowOptions
 from epp.core.flow.saturation import ConcurrencyOptions, make_detector
-from epp.core.gate import Ending
+from epp.core.gate import Ending, Route
 from epp.core.ports import NullRecorder
 from epp.core.request import Outcome
 from epp.core.resources import Endpoint, PoolResources, PoolSpec
@@ -86,7 +86,7 @@ class _Waiter:
         self.running = running
         self.admission: RouterAdmission | None = None
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         self.running.append(self)
 
     def passed(self, destination: str, now: float) -> None:

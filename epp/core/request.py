@@ -29,11 +29,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     gave none. ``wait_limit_s`` is the request's own wait budget in seconds, ``slo_ttft_s`` its
     goal for the time to first token, None where it named none. ``prompt_tokens`` is estimated,
     ``max_output_tokens`` what the request allows, None where it does not say.
+
+    ``model`` is what the model server is asked for; where that is not what the client named, its
+    name is ``client_model``. ``prefix`` are the chained hashes of the
+    prompt's blocks, 8 bytes each: two requests for the same ``model`` with the same ``cache_salt``
+    have a prompt in common as far as their hashes are the same. ``headers`` are those that the
+    scheduling plugins want, by lower-case name.
     """
 
     flow: FlowKey
     id: str = ""
     model: str = ""
+    client_model: str = ""
     objective: str = ""
     body_bytes: int = 0
     prompt_tokens: int = 0
@@ -41,6 +48,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     wait_limit_s: float | None = None
     slo_ttft_s: float | None = None
     subset: frozenset[str] | None = None
+    prefix: bytes = b""
+    cache_salt: str = ""
+    headers: Mapping[str, str] = {}
 
 
 class Outcome(enum.Enum):

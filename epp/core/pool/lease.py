@@ -1,6 +1,6 @@
 """A lease: the one owner of the capacity that a dispatched request uses at an endpoint."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epp.core.resources import Endpoint
 
@@ -16,15 +16,35 @@ class Lease:
     Made by :meth:`epp.core.pool.Pool.lease`. ``slot`` is below 0 once it is released. It
     is released exactly once; a second release would free capacity that somebody else holds, so it
     is an error and not silently ignored.
+
+    ``fallbacks`` are the ``ip:port`` that the proxy may turn to by itself; the lease is then moved.
+    ``response_headers`` are to be added to those of the response.
+    ``notes`` is for those who must remember something of the request, each under a key of its own.
     """
 
-    __slots__ = ("_pool", "endpoint", "slot", "tokens")
+    __slots__ = ("_notes", "_pool", "endpoint", "fallbacks", "response_headers", "slot", "tokens")
 
     def __init__(self, pool: "Pool", slot: int, endpoint: Endpoint, tokens: int = 0):
         self._pool = pool
         self.slot = slot
         self.endpoint = endpoint
         self.tokens = tokens
+        self.fallbacks: tuple[str, ...] = ()
+        self.response_headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._notes: dict[object, Any] | None = None
+
+    @property
+    def notes(self) -> dict[object, Any]:
+        """What is remembered of the request."""
+        if self._notes is None:
+            self._notes = {}
+        return self._notes
+
+    @property
+    def destination(self) -> str:
+        """The endpoint as the proxy is told: its ``ip:port``, then the fallbacks, with commas."""
+        endpoint = self.endpoint.destination
+        return ",".join((endpoint, *self.fallbacks)) if self.fallbacks else endpoint
 
     @property
     def is_released(self) -> bool:

@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from epp.core.pool.effective import EffectiveLoad, effective_load
 from epp.core.pool.lease import Lease
 from epp.core.pool.load import EngineLoad
 from epp.core.resources import Endpoint, split_host_port
@@ -35,20 +36,24 @@ class Pool:
     requests an endpoint may have in flight, ``token_limit`` how many tokens: with either reached,
     it has no room. Both are set by the saturation detector (:meth:`set_limit`), with the reason to
     tell when the endpoint is full; ``max_concurrency`` is the limit until then. ``used_ratio`` is
-    what is in flight by the limit, 1 where that is 0. ``waiting``, ``running`` (requests),
-    ``kv_ratio`` (0 to 1) and ``scraped_s`` are what the engine said last and when; NaN where it has
-    not said anything.
+    what is in flight by the limit, 1 where that is 0; ``in_flight_tokens`` are the prompt tokens of
+    that, as estimated. ``waiting``, ``running`` (requests), ``kv_ratio`` (0 to 1) and ``scraped_s``
+    are what the engine said last and when, ``in_flight_then`` what was in flight when it did; NaN
+    where it has not said anything. What is older than ``stale_after_s`` is history: see
+    :meth:`effective_load`.
 
     ``version`` grows by one with every change of membership or of the slots, so that a mask derived
     from the pool can tell when it is out of date. ``on_joined(slot)`` is called for every endpoint
     that joins, or comes back, ``on_changed(slot)`` for one that stays and has other labels,
-    ``on_busy(slot)`` when the first request goes to one that has none.
+    ``on_busy(slot)`` when the first request goes to one that has none, ``on_freed(slot)`` when one
+    that has left is forgotten.
     """
 
-    def __init__(self, *, max_concurrency: int) -> None:
+    def __init__(self, *, max_concurrency: int, stale_after_s: float = 5.0) -> None:
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")
         self._max_concurrency = max_concurrency
+        self.stale_after_s = stale_after_s
         self._endpoints: list[Endpoint | None] = []
         self._slot_of: dict[str, int] = {}
         self._loads: list[int] = []  # as in_flight: one number of an array is slow to get at
@@ -56,19 +61,23 @@ class Pool:
         self._limits: list[int] = []
         self._token_limits: list[float] = []
         self._reasons: list[str] = []
+        self._told: list[EngineLoad | None] = []
         self._open = 0
         self.version = 0
         self.on_joined: Callable[[int], None] = lambda slot: None
         self.on_changed: Callable[[int], None] = lambda slot: None
         self.on_busy: Callable[[int], None] = lambda slot: None
+        self.on_freed: Callable[[int], None] = lambda slot: None
         self.active: Mask = np.zeros(0, dtype=np.bool_)
         self.in_flight: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self.limit: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self.used_ratio: Column = np.zeros(0)
+        self.in_flight_tokens: Column = np.zeros(0)
         self.waiting: Column = np.zeros(0)
         self.running: Column = np.zeros(0)
         self.kv_ratio: Column = np.zeros(0)
         self.scraped_s: Column = np.zeros(0)
+        self.in_flight_then: Column = np.zeros(0)
         self._room: Mask = np.zeros(0, dtype=np.bool_)
         self._add_slots(_FIRST_SLOTS)
 
@@ -165,10 +174,47 @@ class Pool:
 
     def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
         """Note what the engine in the slot said of itself."""
+        self._told[slot] = load
         self.waiting[slot] = load.waiting
         self.running[slot] = load.running
         self.kv_ratio[slot] = load.kv_ratio
         self.scraped_s[slot] = now
+        self.in_flight_then[slot] = self._loads[slot]
+
+    def reported(self, slot: int, load: EngineLoad, now: float) -> None:
+        """Note what the engine in the slot said with a response, which is less than its page says.
+
+        What it did not say stays as it was. Requests that wait or run, by the last that was said of
+        them and what has come and gone since, are as old as they were where neither was said now.
+        """
+        self._told[slot] = load.completed(self._told[slot])
+        if not math.isnan(load.kv_ratio):
+            self.kv_ratio[slot] = load.kv_ratio
+        says_nothing = math.isnan(load.waiting) and math.isnan(load.running)
+        knows_nothing = math.isnan(self.waiting[slot]) and math.isnan(self.running[slot])
+        if says_nothing and not knows_nothing:
+            return
+        since = self._loads[slot] - self.in_flight_then[slot]
+        for column, said in ((self.waiting, load.waiting), (self.running, load.running)):
+            unsaid = np.maximum(column[slot] + since, 0.0)  # NaN where it never was said
+            column[slot] = unsaid if math.isnan(said) else said
+        self.scraped_s[slot] = now
+        self.in_flight_then[slot] = self._loads[slot]
+
+    def told(self, slot: int) -> EngineLoad | None:
+        """Return what the engine in the slot said last; None where it has not said anything."""
+        return self._told[slot]
+
+    def attribute(self, name: str) -> Column:
+        """Return a number that engines tell under this name, shape ``(slots,)``; NaN where one does
+        not."""
+        nan = math.nan
+        found = [nan if load is None else load.attributes.get(name, nan) for load in self._told]
+        return np.array(found, dtype=np.float64)
+
+    def effective_load(self, now: float) -> EffectiveLoad:
+        """Return the load of the engines as it should be by ``now``."""
+        return effective_load(self, now)
 
     def lease(self, slot: int, tokens: int = 0) -> Lease:
         """Take capacity for one request of so many tokens at the endpoint in the slot."""
@@ -198,6 +244,7 @@ class Pool:
         load = self._loads[slot] + 1
         self._count(slot, load)
         self._tokens[slot] += tokens
+        self.in_flight_tokens[slot] = self._tokens[slot]
         if load >= self._limits[slot] or self._tokens[slot] >= self._token_limits[slot]:
             self._update_room(slot)
         if load == 1:
@@ -209,6 +256,7 @@ class Pool:
             raise AssertionError("more leases were released than taken")
         self._count(slot, load)
         self._tokens[slot] -= tokens
+        self.in_flight_tokens[slot] = self._tokens[slot]
         if not self._room[slot]:
             self._update_room(slot)
         if not load:
@@ -242,6 +290,7 @@ class Pool:
             del self._slot_of[self.endpoint(slot).destination]
             self._endpoints[slot] = None
             self._reset(slot)
+            self.on_freed(slot)
 
     def _free_slot(self) -> int:
         try:
@@ -259,6 +308,7 @@ class Pool:
         self._limits.extend([0] * slots)
         self._token_limits.extend([math.inf] * slots)
         self._reasons.extend([_INFLIGHT] * slots)
+        self._told.extend([None] * slots)
         self.active = _longer(self.active, slots)
         self._room = _longer(self._room, slots)
         self.in_flight = _longer(self.in_flight, slots)
@@ -268,13 +318,17 @@ class Pool:
         self.running = _longer(self.running, slots)
         self.kv_ratio = _longer(self.kv_ratio, slots)
         self.scraped_s = _longer(self.scraped_s, slots)
+        self.in_flight_then = _longer(self.in_flight_then, slots)
+        self.in_flight_tokens = _longer(self.in_flight_tokens, slots)
         for slot in range(first, first + slots):
             self._reset(slot)
 
     def _reset(self, slot: int) -> None:
         """Make a slot as one in which nothing was ever known."""
         self.set_limit(slot, self._max_concurrency, _INFLIGHT)
-        for column in (self.waiting, self.running, self.kv_ratio, self.scraped_s):
+        self._told[slot] = None
+        engine = (self.waiting, self.running, self.kv_ratio, self.scraped_s, self.in_flight_then)
+        for column in engine:
             column[slot] = math.nan
 
 

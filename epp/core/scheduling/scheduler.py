@@ -5,61 +5,166 @@ that it is handed.
 """
 
 import random
-from typing import Final, Protocol
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
 
 from epp.core.pool import Mask, Pool
 from epp.core.request import Request
+from epp.core.scheduling.candidates import Candidates
+from epp.core.scheduling.explanation import Explanation
+from epp.core.scheduling.handlers import ProfileHandler, SingleProfileHandler
+from epp.core.scheduling.least_loaded import least_loaded
+from epp.core.scheduling.plugin import Observer
+from epp.core.scheduling.profile import SchedulingProfile
 
-__all__ = ["LeastLoaded", "Scheduler"]
-
-_FEW_SLOTS: Final = 64
+__all__ = ["LeastLoaded", "ProfileScheduler", "Scheduler"]
 
 
 class Scheduler(Protocol):
-    """Chooses the slot for a request."""
+    """Chooses the slot for a request, and hears what becomes of it."""
+
+    @property
+    def observers(self) -> Iterable[Observer]:
+        """Who is told of leases, endings and endpoints."""
+        ...
 
     def pick(
-        self, request: Request | None, pool: Pool, mask: Mask, rng: random.Random
-    ) -> int | None:
-        """Return a slot of ``mask`` (shape ``(slots,)``), or None where it picks none.
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> tuple[int, ...]:
+        """Return slots of ``mask`` (shape ``(slots,)``), the one that is picked and those to fall
+        back to in order; empty where it picks none."""
+        ...
 
-        ``request`` is None for a request that is no inference (a GET, say): any endpoint will do.
-        """
+    def kind(self, request: Request, pool: Pool) -> Hashable:
+        """Return what is the same for requests of which none can go where another cannot, among
+        the same candidates and as long as the pool has the same endpoints."""
+        ...
+
+    def usable(
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> Mask:
+        """Return those of ``mask`` that could be picked if they had room."""
+        ...
+
+    def explain(
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> Explanation | None:
+        """Do the same as :meth:`pick` and tell how it came about, without any consequence; None
+        where it cannot tell."""
         ...
 
 
 class LeastLoaded:
     """Picks the candidate that is used least, in flight by limit, ties by chance."""
 
+    observers: tuple[Observer, ...] = ()
+
     def pick(
-        self, request: Request | None, pool: Pool, mask: Mask, rng: random.Random
-    ) -> int | None:
-        """Return the least loaded slot of ``mask``, or None where the mask is empty."""
-        best = _least_of_few(mask, pool) if len(mask) <= _FEW_SLOTS else _least(mask, pool)
-        if not best:
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> tuple[int, ...]:
+        """Return the least loaded slot of ``mask``; empty where the mask is."""
+        slot = least_loaded(pool, mask, rng)
+        return () if slot is None else (slot,)
+
+    def kind(self, request: Request, pool: Pool) -> Hashable:
+        """Return None: all requests are alike."""
+        return None
+
+    def usable(
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> Mask:
+        """Return the mask."""
+        return mask
+
+    def explain(
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> Explanation | None:
+        """Return None: it looks at one number."""
+        return None
+
+
+class ProfileScheduler:
+    """Runs one of several scheduling profiles, which ``handler`` chooses for each request.
+
+    ``profiles`` may be a single one. ``observers`` are the plugins that want to hear of its picks,
+    each once; a handler that is one is put before them. Raises ValueError where the handler cannot
+    work with the profiles.
+
+    ``on_failure`` is called with what a plugin raises, which may be somebody else's. If it returns,
+    the request is picked the endpoint that is used least: traffic does not stop for it.
+    """
+
+    def __init__(
+        self,
+        profiles: SchedulingProfile | Sequence[SchedulingProfile],
+        observers: Iterable[Observer] = (),
+        handler: ProfileHandler | None = None,
+    ) -> None:
+        several = [profiles] if isinstance(profiles, SchedulingProfile) else profiles
+        self.profiles = {profile.name: profile for profile in several}
+        self.handler = handler or SingleProfileHandler()
+        self.handler.check(self.profiles)
+        listens = (self.handler,) if isinstance(self.handler, Observer) else ()
+        self.observers = tuple(dict.fromkeys((*listens, *observers)))
+        self.on_failure: Callable[[Exception], None] = _raise
+
+    def pick(
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> tuple[int, ...]:
+        """Return what the profile picks that is for the request; empty where none is."""
+        slots = mask.nonzero()[0]
+        if not len(slots):
+            return ()
+        try:
+            profile = self.handler.choose(request, self.profiles)
+            if profile is None:
+                return ()
+            return profile.pick(Candidates(request, pool, slots, now, rng))
+        except Exception as error:
+            self.on_failure(error)
+        slot = least_loaded(pool, mask, rng)
+        return () if slot is None else (slot,)
+
+    def kind(self, request: Request, pool: Pool) -> Hashable:
+        """Return the name of the request's profile, and what its filters make of the request."""
+        try:
+            profile = self.handler.choose(request, self.profiles)
+            return None if profile is None else (profile.name, profile.kinds(request, pool))
+        except Exception as error:
+            self.on_failure(error)
+        return None
+
+    def usable(
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> Mask:
+        """Return what the filters leave, and what they would leave of the others alone: some
+        filters prefer endpoints, and take others where these have no room."""
+        usable = np.zeros_like(mask)
+        try:
+            profile = self.handler.choose(request, self.profiles)
+            if profile is None:
+                return usable
+            if not profile.filters:
+                return mask
+            for _ in range(2):
+                rest = Candidates(request, pool, (mask & ~usable).nonzero()[0], now, rng)
+                usable[profile.filtered(rest).slots] = True
+        except Exception as error:
+            self.on_failure(error)
+            return mask
+        return usable
+
+    def explain(
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> Explanation | None:
+        """Return how that profile would pick; None where there is none."""
+        profile = self.handler.choose(request, self.profiles)
+        if profile is None:
             return None
-        return best[0] if len(best) == 1 else best[int(rng.random() * len(best))]
+        return profile.explain(Candidates(request, pool, mask.nonzero()[0], now, rng))
 
 
-def _least(mask: Mask, pool: Pool) -> list[int]:
-    slots = mask.nonzero()[0]
-    if not len(slots):
-        return []
-    used = pool.used_ratio[slots]
-    least: list[int] = slots[used == used.min()].tolist()
-    return least
-
-
-def _least_of_few(mask: Mask, pool: Pool) -> list[int]:
-    """Do the same without numpy, whose functions need many times as long to be called at all, on a
-    processor whose caches hold something else by now, as they do after each sleep."""
-    least: list[int] = []
-    least_used = 0.0
-    columns = zip(mask.tolist(), pool.used_ratio.tolist(), strict=True)
-    for slot, (is_candidate, used) in enumerate(columns):
-        if is_candidate:
-            if not least or used < least_used:
-                least, least_used = [slot], used
-            elif used == least_used:
-                least.append(slot)
-    return least
+def _raise(error: Exception) -> None:
+    raise error

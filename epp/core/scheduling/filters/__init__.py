@@ -1,0 +1,1 @@
+"""Filters: which candidates are out of the question for a request."""

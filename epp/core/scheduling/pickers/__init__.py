@@ -1,0 +1,1 @@
+"""Pickers: which candidate it is, by the scores."""
