@@ -12,6 +12,8 @@ How the request phase runs depends on the body mode that the proxy announced:
   reply.
 * streamed, none: only the headers can carry the destination, so the request is judged by them
   alone.
+
+A body that was seen whole can go on with another model's name (``exchange_rewrite``).
 """
 
 from collections.abc import Callable
@@ -21,14 +23,15 @@ from epp.core import exchange_states as states
 from epp.core.answers import error_reply, refusal_reply
 from epp.core.claims import ClaimsOptions, ClaimsReader
 from epp.core.exchange_limits import ExchangeLimits, ProxyProtocolError, proxy_timeout_s
+from epp.core.exchange_request import HeldRequest
+from epp.core.exchange_response import send_body, send_trailers, why_not_restored
+from epp.core.exchange_rewrite import RewrittenBody, rewritten_body
 from epp.core.exchange_states import TRANSITIONS, Event
-from epp.core.gate import Admission, Gate
+from epp.core.gate import Admission, Gate, Route
 from epp.core.headers import Headers
+from epp.core.parsing.orca import read_load_report
 from epp.core.replies import (
-    MAX_BODY_REPLY_BYTES,
-    BodyContinue,
     BodyMode,
-    BodyReply,
     ExtendTimeout,
     Header,
     HeadersReply,
@@ -36,7 +39,6 @@ from epp.core.replies import (
     ProxyStream,
     Reply,
     TrailersReply,
-    body_replies,
 )
 from epp.core.request import Cut, Outcome
 from epp.core.response import Response
@@ -48,6 +50,7 @@ _REQUEST: Final = Phase.REQUEST
 _RESPONSE: Final = Phase.RESPONSE
 _NO_BODY: Final = BodyMode.NONE
 _FULL_DUPLEX: Final = BodyMode.FULL_DUPLEX_STREAMED
+_BUFFERED: Final = BodyMode.BUFFERED
 _BUFFERING: Final = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
 
 _DEFAULT_CLAIMS: Final = ClaimsReader(ClaimsOptions())
@@ -63,10 +66,9 @@ class Exchange:
     it ended; nothing may be called after it.
     """
 
-    __slots__ = ("_admission", "_arrived_s", "_bind", "_body", "_body_bytes", "_body_seen",
-                 "_claims", "_gate", "_headers", "_headers_due", "_held", "_limits",
-                 "_request_done", "_request_mode", "_response", "_response_mode", "_stream",
-                 "_subset", "_trailers_due", "state")  # fmt: skip
+    __slots__ = ("_admission", "_arrived_s", "_bind", "_claims", "_gate", "_headers", "_limits",
+                 "_request", "_response", "_response_mode", "_stream", "_subset",
+                 "state")  # fmt: skip
 
     def __init__(
         self,
@@ -83,16 +85,9 @@ class Exchange:
         self._gate: Gate | None = None
         self._headers = Headers([])
         self._subset: frozenset[str] | None = None
-        self._request_mode = _FULL_DUPLEX
+        self._request = HeldRequest(claims.removed_headers)
         self._response_mode = _FULL_DUPLEX
         self._arrived_s = 0.0
-        self._headers_due = False
-        self._trailers_due = False
-        self._request_done = False
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._body_seen = False
-        self._held: list[Reply] = []
         self._admission: Admission | None = None
         self._response: Response | None = None
 
@@ -101,7 +96,7 @@ class Exchange:
     def protocol(self, request_mode: BodyMode, response_mode: BodyMode) -> None:
         """The body modes that the proxy announces with its first message; full duplex if it is
         silent."""
-        self._request_mode = request_mode
+        self._request.mode = request_mode
         self._response_mode = response_mode
 
     def request_headers(
@@ -112,43 +107,42 @@ class Exchange:
             return
         if self.state is not states.NEW:
             raise ProxyProtocolError("request headers came twice or too late")
-        self._headers_due = True
+        request = self._request
+        request.headers_due = True
         self._begin(headers, subset, now)
         if headers.get(b"upgrade") is not None:
             self._admit(now)
         elif end_of_stream:
-            self._request_done = True
+            request.is_whole = True
             self._pass(now)
-        elif self._request_mode is _FULL_DUPLEX:
+        elif request.mode is _FULL_DUPLEX:
             self._step(states.BODY_AWAITED)
-        elif self._request_mode in _BUFFERING:
+        elif request.mode in _BUFFERING:
             self._step(states.BODY_AWAITED)
-            self._headers_due = False
-            self._send_headers(None)
+            request.send_headers(self._stream)
         else:
             self._admit(now)
 
     def request_body(self, body: bytes, end_of_stream: bool, now: float) -> None:
         """A piece of the request's body, or all of it, as the mode has it."""
-        if self._request_done or self.state is states.ANSWERED:
+        request = self._request
+        if request.is_whole or self.state is states.ANSWERED:
             return  # large bodies can bring the last piece twice
         if self.state is states.NEW:  # the proxy is configured to skip the headers
             self._begin(self._headers, None, now)
             self._step(states.BODY_AWAITED)
-        self._request_done = end_of_stream
+        request.is_whole = end_of_stream
         if self.state in (states.RECEIVING, states.WAITING):
-            self._body_bytes += len(body)
-            if self._body_bytes > self._limits.max_body_bytes:
+            request.body_bytes += len(body)
+            if request.body_bytes > self._limits.max_body_bytes:
                 self._refuse_too_large(now)
                 return
         if self.state is not states.RECEIVING:
-            self._reply_in_turn(*self._body_replies(body, end_of_stream))
+            self._reply_in_turn(*request.replies(body, end_of_stream))
             return
-        self._body_seen = True
-        if body:  # the end often comes by itself, and a body in one piece need not be copied
-            self._body.append(body)
-        if end_of_stream or self._request_mode is not _FULL_DUPLEX:
-            self._request_done = end_of_stream or self._request_mode in _BUFFERING
+        request.keep(body)
+        if end_of_stream or request.mode is not _FULL_DUPLEX:
+            request.is_whole = end_of_stream or request.mode in _BUFFERING
             self._judge(now)
 
     def request_trailers(self, now: float) -> None:
@@ -157,17 +151,25 @@ class Exchange:
             self._begin(self._headers, None, now)
             self._step(states.BODY_AWAITED)
         if self.state is states.RECEIVING:
-            self._request_done = self._trailers_due = True
+            self._request.is_whole = self._request.trailers_due = True
             self._judge(now)
         elif self.state is not states.ANSWERED:
             self._reply_in_turn(TrailersReply(_REQUEST))
 
     def response_headers(
-        self, status: int, served_by: str | None, end_of_stream: bool, now: float
+        self,
+        status: int,
+        served_by: str | None,
+        end_of_stream: bool,
+        now: float,
+        *,
+        content_encoding: bytes = b"",
+        load_report: bytes = b"",
     ) -> None:
         """The response's headers: the model server's, or the proxy's own where it failed before.
 
-        ``served_by`` is the ``ip:port`` that really served, where the proxy tells it.
+        ``served_by`` is the ``ip:port`` that really served, where the proxy tells it;
+        ``load_report`` is the value of ``endpoint-load-metrics``.
         """
         if self.state in states.OVER:
             return
@@ -176,28 +178,30 @@ class Exchange:
         self._response_began(now)
         if served_by is not None and self._admission is not None:
             self._bound_gate().served_by(self._admission, served_by, now)
+        if load_report:
+            self._report(load_report, now)
         added: tuple[Header, ...] = ()
-        if self._response is not None:
+        removed: tuple[bytes, ...] = ()
+        response = self._response
+        if response is not None:
             body_follows = not end_of_stream and self._response_mode is not _NO_BODY
-            added = self._response.headers(status, body_follows, now)
-        self._stream.send(HeadersReply(_RESPONSE, None, added))
+            added = response.headers(status, served_by, body_follows, now)
+            if response.restorer is not None and not end_of_stream:
+                removed = self._begin_restoring(response, content_encoding)
+        self._stream.send(HeadersReply(_RESPONSE, None, added, removed))
         if end_of_stream:
             self._response_ended(now)
 
     def response_body(self, body: bytes, end_of_stream: bool, now: float) -> None:
-        """A piece of the response's body, which goes on unchanged."""
+        """A piece of the response's body, which goes on unchanged but for the model's name."""
         if self.state in states.OVER:
             return
         if self.state is not states.RESPONDING:
             self._response_began(now)
-        if self._response_mode is not _FULL_DUPLEX:
-            self._stream.send(BodyContinue(_RESPONSE))
-        elif len(body) <= MAX_BODY_REPLY_BYTES:
-            self._stream.send(BodyReply(_RESPONSE, body, end_of_stream))
-        else:
-            for reply in body_replies(_RESPONSE, body, end_of_stream=end_of_stream):
-                self._stream.send(reply)
-        tokens = None if self._response is None else self._response.body(body, now)
+        response = self._response
+        restorer = None if response is None else response.restorer
+        send_body(self._stream, self._response_mode, body, end_of_stream, restorer)
+        tokens = None if response is None else response.body(body, now)
         if end_of_stream:
             self._response_ended(now)
         elif tokens is not None and self._admission is not None:
@@ -209,7 +213,8 @@ class Exchange:
             return
         if self.state not in (states.RESPONDING, states.COMPLETE):
             self._response_began(now)
-        self._stream.send(TrailersReply(_RESPONSE))
+        restorer = None if self._response is None else self._response.restorer
+        send_trailers(self._stream, self._response_mode, restorer)
         if self.state is states.RESPONDING:
             self._response_ended(now)
 
@@ -225,22 +230,22 @@ class Exchange:
         # The stream knows its exchange: without this cycle, both go at once and not with the next
         # garbage collection.
         del self._stream
-        self._body.clear()
-        self._held.clear()
+        self._request.drop()
 
     # What the gate says (epp.core.gate.GateWaiter)
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         """The request has its endpoint, and holds capacity there."""
         self._step(states.DISPATCHED)
-        self._response = Response(waited_s, now)
-        self._send_on(destination)
+        self._response = response = Response(route, waited_s, now)
+        rewritten = self._rewritten(route.model, response) if route.model else None
+        self._request.send_on(self._stream, route.destination, rewritten)
 
     def passed(self, destination: str, now: float) -> None:
         """The request is no inference and goes."""
         self._step(states.PASSED)
         self._admission = None
-        self._send_on(destination)
+        self._request.send_on(self._stream, destination)
 
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
         """The request does not go; its client is told why and when to come back."""
@@ -256,8 +261,7 @@ class Exchange:
         if self.state in states.OVER:
             return
         self._step(states.EVICTED)
-        self._body.clear()
-        self._held.clear()
+        self._request.drop()
         self._stream.send(refusal_reply(Cut.EVICTED, retry_after_s, self._path()))
 
     # The request phase
@@ -271,24 +275,22 @@ class Exchange:
     def _judge(self, now: float) -> None:
         """What is to be seen of the body has been: a request with one is inference, one without is
         not."""
-        if self._body_bytes or not self._request_done:
+        if self._request.body_bytes or not self._request.is_whole:
             self._admit(now)
         else:
             self._pass(now)
 
     def _admit(self, now: float) -> None:
         """Offer the request to the flow control: all that was to be seen of it has been seen."""
-        body = b"".join(self._body)
-        self._body = [body]
         claims = self._claims.read(
             self._headers,
-            body,
+            self._request.body(),
             self._subset,
             max_inspected_bytes=self._limits.max_inspected_bytes,
         )
         self._step(states.ADMITTED)
         self._stand_at(self._bound_gate().admit(claims, self, now))
-        if self.state is states.WAITING and self._request_mode is not _FULL_DUPLEX:
+        if self.state is states.WAITING and self._request.mode is not _FULL_DUPLEX:
             # Only in full duplex does the proxy wait without a clock of its own.
             deadline_s = None if self._admission is None else self._admission.deadline_s
             self._stream.send(ExtendTimeout(proxy_timeout_s(deadline_s, now)))
@@ -311,42 +313,25 @@ class Exchange:
         self._answer(error_reply(413, "request_too_large", message, self._path()))
         self._leave("aborted", now)  # an upgraded connection sends on while it waits
 
-    def _send_on(self, destination: str) -> None:
-        """Send what the proxy waits for: headers, the body that was held back, trailers, in this
-        order."""
-        told: str | None = destination
-        if self._headers_due:
-            self._headers_due = False
-            self._send_headers(told)
-            told = None
-        if self._body_seen:
-            body, self._body = b"".join(self._body), []
-            if self._request_mode is _FULL_DUPLEX:
-                ends = self._request_done and not self._trailers_due
-                for reply in body_replies(_REQUEST, body, end_of_stream=ends):
-                    self._stream.send(reply)
-            else:
-                self._stream.send(BodyContinue(_REQUEST, told))
-                told = None
-        if self._trailers_due:
-            self._stream.send(TrailersReply(_REQUEST, told))
-        held, self._held = self._held, []
-        for held_reply in held:
-            self._stream.send(held_reply)
-
-    def _send_headers(self, destination: str | None) -> None:
-        removed = self._claims.removed_headers
-        self._stream.send(HeadersReply(_REQUEST, destination, remove_headers=removed))
-
-    def _body_replies(self, body: bytes, end_of_stream: bool) -> list[Reply]:
-        if self._request_mode is _FULL_DUPLEX:
-            return [*body_replies(_REQUEST, body, end_of_stream=end_of_stream)]
-        return [BodyContinue(_REQUEST)]
+    def _rewritten(self, model: str, response: Response) -> RewrittenBody | None:
+        """Return the request with this model, and have the response name the client's."""
+        rewritten = rewritten_body(
+            self._request.body(),
+            self._headers,
+            model,
+            max_inspected_bytes=self._limits.max_inspected_bytes,
+            response_seen=self._response_mode is not _NO_BODY,
+        )
+        if rewritten is None:
+            self._bound_gate().rewrite_skipped("request-not-read")
+        else:
+            response.restorer = rewritten.restorer
+        return rewritten
 
     def _reply_in_turn(self, *replies: Reply) -> None:
         """Send replies, or keep them while the one before them is still to come."""
         if self.state is states.WAITING:
-            self._held.extend(replies)
+            self._request.follow(replies)
         else:
             for reply in replies:
                 self._stream.send(reply)
@@ -358,7 +343,22 @@ class Exchange:
         self._step(states.RESPONSE_BEGAN)
         if was_waiting:
             self._leave("aborted", now)
-        self._body.clear()
+        self._request.drop()
+
+    def _report(self, load_report: bytes, now: float) -> None:
+        """Pass on what the engine tells of its load with the response."""
+        load = None if self._admission is None else read_load_report(load_report)
+        if load is not None and self._admission is not None:
+            self._bound_gate().reported(self._admission, load, now)
+
+    def _begin_restoring(self, response: Response, content_encoding: bytes) -> tuple[bytes, ...]:
+        """Return the headers that must go since the body will change; give up where it cannot."""
+        reason = why_not_restored(self._response_mode, content_encoding)
+        if reason is None:
+            return () if self._response_mode is _BUFFERED else (b"content-length",)
+        response.restorer = None
+        self._bound_gate().rewrite_skipped(reason)
+        return ()
 
     def _response_ended(self, now: float) -> None:
         self._step(states.RESPONSE_ENDED)
@@ -368,8 +368,7 @@ class Exchange:
 
     def _answer(self, reply: Reply) -> None:
         self._step(states.REFUSED)
-        self._body.clear()
-        self._held.clear()
+        self._request.drop()
         self._stream.send(reply)
         self._stream.end()
 

@@ -11,9 +11,29 @@ from typing import Protocol
 import msgspec
 
 from epp.core.claims import RequestClaims
+from epp.core.pool.load import EngineLoad
+from epp.core.replies import Header
 from epp.core.request import Outcome
 
-__all__ = ["Admission", "Ending", "Gate", "GateWaiter"]
+__all__ = ["Admission", "Ending", "Gate", "GateWaiter", "Route"]
+
+
+class Route(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a request goes, and what is to be done to it.
+
+    ``destination`` is the ``ip:port`` of its endpoint, then, with commas, of those that the proxy
+    may turn to by itself. ``model`` is the model to ask for in place of the client's, empty where
+    the client's stays. ``response_headers`` are to be added to those of the response.
+    """
+
+    destination: str
+    model: str = ""
+    response_headers: tuple[Header, ...] = ()
+
+    @property
+    def endpoint(self) -> str:
+        """The ``ip:port`` where the request runs until something else is told."""
+        return self.destination.partition(",")[0]
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -23,8 +43,9 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fals
     ``complete`` where the response ended by itself, as far as can be seen, ``evicted`` where the
     EPP ended it, else ``aborted``: the client or the proxy cut it, or it never began.
     ``response_bytes`` is None where the response body does not pass through the EPP; so are
-    ``prompt_tokens`` and ``output_tokens``, and where it does not tell them (a stream that does not
-    tell its output counts for its events). ``first_byte_s`` is from the dispatch to the first byte
+    ``prompt_tokens``, ``output_tokens`` and ``cached_tokens``, those of the prompt that the model
+    server had in its cache, and where it does not tell them (a stream that does not tell its output
+    counts for its events). ``first_byte_s`` is from the dispatch to the first byte
     of the response's body, or to its headers where its body does not pass or it has none; None
     where that has not come.
     """
@@ -36,6 +57,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fals
     first_byte_s: float | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 class Admission(Protocol):
@@ -53,8 +75,8 @@ class Admission(Protocol):
 class GateWaiter(Protocol):
     """Who waits for a gate's answer: exactly one of the first three is called, once."""
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
-        """The request goes to this ``ip:port`` and holds capacity there until it is finished."""
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
+        """The request goes this way and holds capacity at its endpoint until it is finished."""
 
     def passed(self, destination: str, now: float) -> None:
         """The request, which is no inference, goes to this ``ip:port`` and holds nothing."""
@@ -88,6 +110,9 @@ class Gate(Protocol):
     def served_by(self, admission: Admission, destination: str, now: float) -> None:
         """The proxy says that this ``ip:port`` really serves the dispatched request."""
 
+    def reported(self, admission: Admission, load: EngineLoad, now: float) -> None:
+        """The engine that serves the dispatched request tells its load with the response."""
+
     def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
         """The response of a dispatched request has brought so many tokens by now."""
 
@@ -96,3 +121,7 @@ class Gate(Protocol):
 
     def refused_early(self, reason: str) -> None:
         """The exchange has answered a request itself, before it asked the gate."""
+
+    def rewrite_skipped(self, reason: str) -> None:
+        """The exchange could not put another model's name into a request, or could not put the
+        client's back into the response."""

@@ -9,6 +9,7 @@ __all__ = [
     "FAIRNESS_ID",
     "OBJECTIVE",
     "QUEUE_WAIT",
+    "SESSION_ID",
     "SLO_TTFT",
     "WAIT_LIMIT",
     "Headers",
@@ -17,6 +18,7 @@ __all__ = [
 DESTINATION: Final = b"x-gateway-destination-endpoint"
 DROPPED_REASON: Final = b"x-llm-d-request-dropped-reason"
 QUEUE_WAIT: Final = b"x-queue-wait-ms"
+SESSION_ID: Final = b"x-session-id"
 WAIT_LIMIT: Final = b"x-gateway-request-ttl-ms"
 
 # The present name first, then its alias; the first one that is there counts.

@@ -32,6 +32,10 @@ class Recorder(Protocol):
     def refused_early(self, reason: str) -> None:
         """An exchange was answered before it entered the queue, because of ``reason``."""
 
+    def rewrite_skipped(self, reason: str) -> None:
+        """A request went with its client's model where rules might have had another, or the
+        response goes with the model's name that the rules have put, because of ``reason``."""
+
 
 class NullRecorder:
     """A recorder that counts nothing."""
@@ -55,4 +59,7 @@ class NullRecorder:
         """Ignore it."""
 
     def refused_early(self, reason: str) -> None:
+        """Ignore it."""
+
+    def rewrite_skipped(self, reason: str) -> None:
         """Ignore it."""

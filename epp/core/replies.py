@@ -52,8 +52,8 @@ class BodyMode(enum.IntEnum):
 
 
 class HeadersReply(msgspec.Struct, frozen=True):
-    """Go on with the headers. In the request phase the control headers are removed, and those that
-    ``remove_headers`` names."""
+    """Go on with the headers, without those that ``remove_headers`` names, and in the request phase
+    without the control headers."""
 
     phase: Phase
     destination: str | None = None
@@ -70,10 +70,16 @@ class BodyReply(msgspec.Struct, frozen=True, gc=False):
 
 
 class BodyContinue(msgspec.Struct, frozen=True, gc=False):
-    """Go on with the body that the proxy holds, in the other modes."""
+    """Go on with the body that the proxy holds, in the other modes, or with ``body`` in its place.
+
+    Headers can be changed only while the proxy still holds them, as it does where it buffers.
+    """
 
     phase: Phase
     destination: str | None = None
+    body: bytes | None = None
+    set_headers: tuple[Header, ...] = ()
+    remove_headers: tuple[bytes, ...] = ()
 
 
 class TrailersReply(msgspec.Struct, frozen=True, gc=False):

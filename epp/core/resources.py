@@ -12,9 +12,11 @@ import msgspec
 
 __all__ = [
     "Endpoint",
+    "ModelTarget",
     "Objective",
     "PoolResources",
     "PoolSpec",
+    "RewriteRule",
     "join_host_port",
     "split_host_port",
 ]
@@ -71,14 +73,32 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
 
 
+class ModelTarget(msgspec.Struct, frozen=True):
+    """A model to ask for in place of another, with its share of the requests, None where it has
+    none of its own."""
+
+    model: str
+    weight: int | None = None
+
+
+class RewriteRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule of an InferenceModelRewrite: requests for one of ``models``, or for any where there
+    are none, are to ask for one of the ``targets``, of which there is at least one."""
+
+    models: tuple[str, ...] = ()
+    targets: tuple[ModelTarget, ...]
+
+
 class PoolResources(msgspec.Struct, frozen=True, kw_only=True):
     """The whole wanted state of one pool.
 
     ``objectives`` holds those whose ``poolRef`` is this pool, by name; ``endpoints`` those that the
     pool's selector matched, each with its port filled in, in a stable order, ``destination``
-    unique.
+    unique. ``rewrites`` are the rules of all objects whose ``poolRef`` is this pool, those that
+    come first in order of precedence.
     """
 
     pool: PoolSpec
     objectives: Mapping[str, Objective] = {}
+    rewrites: tuple[RewriteRule, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()

@@ -11,12 +11,13 @@ from typing import TypeAlias
 from epp.core.claims import RequestClaims
 from epp.core.flow import Charge, FlowController, FlowOptions, Ticket
 from epp.core.flow.saturation import SaturationDetector
-from epp.core.gate import Admission, Ending, GateWaiter
+from epp.core.gate import Admission, Ending, GateWaiter, Route
 from epp.core.pool import EngineLoad, Lease, Pool
 from epp.core.ports import Recorder
 from epp.core.request import FlowKey, Outcome, Request
 from epp.core.resources import Endpoint, PoolResources, PoolSpec
-from epp.core.scheduling import Scheduler
+from epp.core.rewrites import ModelRewrites
+from epp.core.scheduling import Explanation, Scheduler, least_loaded
 from epp.core.timers import Timers
 
 __all__ = ["DEFAULT_FAIRNESS_ID", "MakeDetector", "Router", "RouterAdmission"]
@@ -46,16 +47,19 @@ class Router:
     ) -> None:
         self.recorder = recorder
         self.pool = Pool(max_concurrency=1)
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._rng = rng
         self.flow = FlowController(
             self.pool, scheduler, options, timers=timers, rng=rng, recorder=recorder
         )
-        self.detector = make_detector(self.pool, timers)
-        self.pool.on_joined = self.detector.joined
-        self.pool.on_changed = self.detector.changed
+        self._timers = timers
+        self.detector: SaturationDetector = make_detector(self.pool, timers)
+        self.pool.on_joined = self._joined
+        self.pool.on_changed = self._changed
+        self.pool.on_freed = self._freed
         self.flow.ensure_band(_DEFAULT_PRIORITY)
         self._resources: PoolResources | None = None
+        self.rewrites = ModelRewrites(())
         self.is_draining = False
 
     @property
@@ -71,10 +75,47 @@ class Router:
     def apply(self, resources: PoolResources, now: float) -> None:
         """Make this the state of the pool, at once and as a whole."""
         self._resources = resources
+        self.rewrites = ModelRewrites(resources.rewrites)
         for objective in resources.objectives.values():
             self.flow.ensure_band(objective.priority)
         if self.pool.apply(resources.endpoints):
             self.flow.membership_changed(now)
+
+    def reconfigure(
+        self,
+        *,
+        scheduler: Scheduler,
+        options: FlowOptions,
+        make_detector: MakeDetector | None,
+        now: float,
+    ) -> None:
+        """Go by another configuration from now on, at once and as a whole.
+
+        What waits keeps its place and what runs its lease. ``make_detector`` is None where the
+        detector stays, with all that it has learned; another one begins with what it takes for safe
+        for an endpoint that it does not know.
+        """
+        formers = list(self.scheduler.observers)
+        self.scheduler = scheduler
+        for observer in scheduler.observers:
+            for former in formers:
+                if type(former) is type(observer):
+                    observer.succeed(former)
+                    formers.remove(former)
+                    break
+        slots = self.pool.active.nonzero()[0].tolist()
+        for slot in slots:
+            for observer in scheduler.observers:
+                observer.joined(self.pool, slot)
+                load = self.pool.told(slot)
+                if load is not None:
+                    observer.scraped(self.pool, slot, load, now)
+        if make_detector is not None:
+            self.detector.close()
+            self.detector = make_detector(self.pool, self._timers)
+            for slot in slots:
+                self.detector.joined(slot)
+        self.flow.reconfigure(options, scheduler, now)
 
     def priority_of(self, objective: str) -> int:
         """Return the priority of an objective by name; 0 where it is unknown or not named."""
@@ -84,14 +125,19 @@ class Router:
         return found.priority if found else _DEFAULT_PRIORITY
 
     def resolve(self, claims: RequestClaims) -> Request:
-        """Return the request with the priority of its objective and the flow it belongs to."""
+        """Return the request with the priority of its objective, the flow it belongs to, and the
+        model that stands for the one that its client named."""
+        return self._request(claims, self.rewrites.target(claims, self._rng) or "")
+
+    def _request(self, claims: RequestClaims, model: str) -> Request:
         flow = FlowKey(
             self.priority_of(claims.objective), claims.fairness_id or DEFAULT_FAIRNESS_ID
         )
         return Request(
             flow=flow,
             id=claims.id,
-            model=claims.model,
+            model=model or claims.model,
+            client_model=claims.model if model else "",
             objective=claims.objective,
             body_bytes=claims.body_bytes,
             prompt_tokens=claims.prompt_tokens,
@@ -99,6 +145,9 @@ class Router:
             wait_limit_s=claims.wait_limit_s,
             slo_ttft_s=claims.slo_ttft_s,
             subset=claims.subset,
+            prefix=claims.prefix,
+            cache_salt=claims.cache_salt,
+            headers=claims.headers,
         )
 
     # epp.core.gate.Gate
@@ -114,22 +163,33 @@ class Router:
 
         ``since_s`` is when its wait began, where that was at a router that is no more.
         """
-        admission = RouterAdmission(self.resolve(claims), waiter, self.detector)
+        if self.rewrites and not claims.model:
+            self.recorder.rewrite_skipped("model-unknown")
+        admission = RouterAdmission(self.resolve(claims), waiter, self)
         ticket = self.flow.offer(admission.request, admission, now, since_s)
         if ticket.is_waiting:
             admission.ticket = ticket
         return admission
 
     def adopt(
-        self, claims: RequestClaims, destination: str, since_s: float, waiter: GateWaiter
+        self,
+        claims: RequestClaims,
+        destination: str,
+        since_s: float,
+        waiter: GateWaiter,
+        model: str = "",
     ) -> "RouterAdmission":
         """Hold capacity for a request that another router, which is no more, has dispatched.
 
         It runs already, since ``since_s``, so neither the endpoint's limit nor its absence from the
-        pool matters. ``waiter`` may yet hear that it is evicted.
+        pool matters. ``waiter`` may yet hear that it is evicted. ``model`` is what the model server
+        was asked for in place of the client's model.
         """
-        admission = RouterAdmission(self.resolve(claims), _Adopter(waiter), self.detector)
+        request = self._request(claims, model)
+        admission = RouterAdmission(request, _Adopter(waiter), self)
         lease = admission.lease = self.pool.adopt(destination, claims.prompt_tokens)
+        for observer in self.scheduler.observers:
+            observer.placed(admission.request, lease, since_s)
         admission.charge = self.flow.adopt(admission.request, lease, admission, since_s)
         self.recorder.adopted(admission.request)
         return admission
@@ -155,8 +215,17 @@ class Router:
     def served_by(self, admission: Admission, destination: str, now: float) -> None:
         """The proxy says who really served; the lease moves there and its old place is free."""
         own = _own(admission)
-        if own.held_lease().move(destination):
+        lease = own.held_lease()
+        from_slot = lease.slot
+        if lease.move(destination):
+            for observer in self.scheduler.observers:
+                observer.moved(own.request, lease, from_slot, now)
             self.flow.moved(own.held_charge(), now)
+
+    def reported(self, admission: Admission, load: EngineLoad, now: float) -> None:
+        """The engine that serves the request tells its load, for the next picks alone: saturation
+        detectors reckon with one page of metrics each second."""
+        self.pool.reported(_own(admission).held_lease().slot, load, now)
 
     def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
         """The response has brought so many tokens by now: its flow may owe more than was
@@ -169,11 +238,15 @@ class Router:
         own = _own(admission)
         lease, charge = own.held_lease(), own.held_charge()
         slot = lease.slot
-        lease.release()
-        self.flow.ended(charge, own.request, ending, now)
-        self.detector.ended(slot, ending, now - charge.since_s, now)
-        self.recorder.ended(own.request, ending)
-        self.flow.pump(now)
+        try:
+            for observer in self.scheduler.observers:
+                observer.ended(own.request, lease, ending, now)
+        finally:  # whatever a plugin of others may raise, the capacity is free
+            lease.release()
+            self.flow.ended(charge, own.request, ending, now)
+            self.detector.ended(slot, ending, now - charge.since_s, now)
+            self.recorder.ended(own.request, ending)
+            self.flow.pump(now)
 
     # What the engines say
 
@@ -181,13 +254,31 @@ class Router:
         """The engine at this ``ip:port`` has told its load."""
         slot = self.pool.slot_of(destination)
         if slot is not None:
+            before = self.pool.told(slot)
             self.pool.scraped(slot, load, now)
             self.detector.scraped(slot, load, now)
+            has_restarted = before is not None and before.started_s < load.started_s
+            for observer in self.scheduler.observers:
+                if has_restarted:
+                    observer.restarted(slot)
+                observer.scraped(self.pool, slot, load, now)
             self.flow.pump(now)
+
+    def explain_pick(self, claims: RequestClaims, now: float) -> Explanation | None:
+        """Return how an endpoint would be picked for a request among those that have room now,
+        without any consequence; None where the scheduler cannot tell."""
+        request = self.resolve(claims)
+        subset = request.subset
+        mask = self.pool.with_room(None if subset is None else self.pool.mask_of(subset))
+        return self.scheduler.explain(request, self.pool, mask, now, self._rng)
 
     def refused_early(self, reason: str) -> None:
         """Count an answer that an exchange gave by itself."""
         self.recorder.refused_early(reason)
+
+    def rewrite_skipped(self, reason: str) -> None:
+        """Count what an exchange could not rewrite."""
+        self.recorder.rewrite_skipped(reason)
 
     # Drain
 
@@ -198,8 +289,22 @@ class Router:
 
     def _any_endpoint(self, subset: frozenset[str] | None) -> Endpoint | None:
         mask = self.pool.active if subset is None else self.pool.mask_of(subset)
-        slot = self._scheduler.pick(None, self.pool, mask, self._rng)
+        slot = least_loaded(self.pool, mask, self._rng)
         return None if slot is None else self.pool.endpoint(slot)
+
+    def _joined(self, slot: int) -> None:
+        self.detector.joined(slot)
+        for observer in self.scheduler.observers:
+            observer.joined(self.pool, slot)
+
+    def _changed(self, slot: int) -> None:
+        self.detector.changed(slot)
+        for observer in self.scheduler.observers:
+            observer.joined(self.pool, slot)
+
+    def _freed(self, slot: int) -> None:
+        for observer in self.scheduler.observers:
+            observer.freed(slot)
 
 
 class RouterAdmission:
@@ -210,12 +315,12 @@ class RouterAdmission:
     garbage collection.
     """
 
-    __slots__ = ("_detector", "_waiter", "charge", "lease", "request", "ticket")
+    __slots__ = ("_router", "_waiter", "charge", "lease", "request", "ticket")
 
-    def __init__(self, request: Request, waiter: GateWaiter, detector: SaturationDetector) -> None:
+    def __init__(self, request: Request, waiter: GateWaiter, router: Router) -> None:
         self.request = request
         self._waiter = waiter
-        self._detector = detector
+        self._router = router
         self.ticket: Ticket | None = None
         self.lease: Lease | None = None
         self.charge: Charge | None = None
@@ -235,8 +340,13 @@ class RouterAdmission:
         self.ticket = None
         self.lease = lease
         self.charge = charge
-        self._detector.dispatched(lease.slot, now)
-        self._waiter.dispatched(lease.endpoint.destination, waited_s, now)
+        self._router.detector.dispatched(lease.slot, now)
+        route = Route(
+            lease.destination,
+            self.request.model if self.request.client_model else "",
+            lease.response_headers,
+        )
+        self._waiter.dispatched(route, waited_s, now)
 
     def refused(self, outcome: Outcome, retry_after_s: int, now: float) -> None:
         """Pass the word on."""
@@ -266,7 +376,7 @@ class _Adopter:
     def __init__(self, waiter: GateWaiter) -> None:
         self._waiter = waiter
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         raise AssertionError("a request that was adopted was dispatched again")
 
     def passed(self, destination: str, now: float) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from epp.core.exchange import Exchange, ProxyProtocolError
 from epp.core.headers import CONTROL_HEADERS, DESTINATION, Headers
+from epp.core.parsing.orca import LOAD_REPORT_HEADER
 from epp.core.replies import (
     BodyContinue,
     BodyMode,
@@ -35,6 +36,10 @@ _SUBSET_KEY: Final = "x-gateway-destination-endpoint-subset"
 _SERVED_KEY: Final = "x-gateway-destination-endpoint-served"
 _ATTRIBUTES: Final = "envoy.filters.http.ext_proc"
 _UPSTREAM_ADDRESS: Final = "upstream.address"
+
+_STATUS: Final = b":status"
+_CONTENT_ENCODING: Final = b"content-encoding"
+_RESPONSE_HEADERS: Final = frozenset((_STATUS, _CONTENT_ENCODING, LOAD_REPORT_HEADER))
 
 _MODES: Final = {int(mode): mode for mode in BodyMode}
 _OVERWRITE: Final = core_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -79,8 +84,16 @@ def feed(exchange: Exchange, message_bytes: bytes, now: float) -> None:
         exchange.request_headers(headers, _subset(message), opening.end_of_stream, now)
     elif kind == "response_headers":
         opening = message.response_headers
-        status = _status(opening.headers)
-        exchange.response_headers(status, _served_by(message), opening.end_of_stream, now)
+        found = _wanted(opening.headers)
+        status = found.get(_STATUS, b"")
+        exchange.response_headers(
+            int(status) if status.isdigit() else 0,
+            _served_by(message),
+            opening.end_of_stream,
+            now,
+            content_encoding=found.get(_CONTENT_ENCODING, b""),
+            load_report=found.get(LOAD_REPORT_HEADER, b""),
+        )
     elif kind == "response_trailers":
         exchange.response_trailers(now)
     elif kind == "request_trailers":
@@ -98,12 +111,14 @@ def _headers(header_map: core_pb2.HeaderMap) -> Headers:
     )
 
 
-def _status(header_map: core_pb2.HeaderMap) -> int:
+def _wanted(header_map: core_pb2.HeaderMap) -> dict[bytes, bytes]:
+    """Return the first values of those of a response's headers that matter."""
+    found: dict[bytes, bytes] = {}
     for header in header_map.headers:
-        if header.key == b":status":
-            value = header.raw_value or header.value
-            return int(value) if value.isdigit() else 0
-    return 0
+        key = header.key
+        if key in _RESPONSE_HEADERS and key not in found:
+            found[key] = header.raw_value or header.value
+    return found
 
 
 def _subset(message: ext_proc_pb2.ProcessingRequest) -> frozenset[str] | None:
@@ -155,10 +170,12 @@ def encode(reply: Reply) -> bytes:
         return body_message(reply.phase, reply.body, end_of_stream=reply.end_of_stream)
     if isinstance(reply, HeadersReply):
         if reply.phase is Phase.REQUEST:
-            return _request_headers(reply.destination, reply.remove_headers)
-        return _response_headers(reply.set_headers)
+            return _request_headers(reply.destination, reply.set_headers, reply.remove_headers)
+        return _response_headers(reply.set_headers, reply.remove_headers)
     if isinstance(reply, BodyContinue):
-        return _body_continue(reply.phase, reply.destination)
+        if reply.body is None:
+            return _body_continue(reply.phase, reply.destination)
+        return _body_replaced(reply, reply.body)
     if isinstance(reply, TrailersReply):
         return _trailers(reply.phase, reply.destination)
     if isinstance(reply, ImmediateReply):
@@ -167,7 +184,9 @@ def encode(reply: Reply) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _request_headers(destination: str | None, removed: tuple[bytes, ...]) -> bytes:
+def _request_headers(
+    destination: str | None, set_headers: tuple[Header, ...], removed: tuple[bytes, ...]
+) -> bytes:
     message = ext_proc_pb2.ProcessingResponse()
     mutation = message.request_headers.response.header_mutation
     # Envoy removes before it sets, so the destination that a client sent is gone and ours stays.
@@ -175,6 +194,7 @@ def _request_headers(destination: str | None, removed: tuple[bytes, ...]) -> byt
         name for name in CONTROL_HEADERS if destination is None or name != DESTINATION
     )
     mutation.remove_headers.extend(removed)
+    _set_headers(mutation, set_headers)
     _name_destination(message, mutation, destination)
     return message.SerializeToString()
 
@@ -186,6 +206,17 @@ def _body_continue(phase: Phase, destination: str | None) -> bytes:
     half.SetInParent()
     if destination is not None:
         _name_destination(message, half.response.header_mutation, destination)
+    return message.SerializeToString()
+
+
+def _body_replaced(reply: BodyContinue, body: bytes) -> bytes:
+    message = ext_proc_pb2.ProcessingResponse()
+    half = message.request_body if reply.phase is Phase.REQUEST else message.response_body
+    half.response.body_mutation.body = body
+    mutation = half.response.header_mutation
+    mutation.remove_headers.extend(reply.remove_headers)
+    _set_headers(mutation, reply.set_headers)
+    _name_destination(message, mutation, reply.destination)
     return message.SerializeToString()
 
 
@@ -201,11 +232,13 @@ def _trailers(phase: Phase, destination: str | None) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _response_headers(set_headers: tuple[Header, ...]) -> bytes:
+def _response_headers(set_headers: tuple[Header, ...], removed: tuple[bytes, ...]) -> bytes:
     message = ext_proc_pb2.ProcessingResponse()
     message.response_headers.SetInParent()
-    if set_headers:
-        _set_headers(message.response_headers.response.header_mutation, set_headers)
+    if set_headers or removed:
+        mutation = message.response_headers.response.header_mutation
+        mutation.remove_headers.extend(removed)
+        _set_headers(mutation, set_headers)
     return message.SerializeToString()
 
 

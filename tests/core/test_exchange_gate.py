@@ -3,7 +3,8 @@
 from epp.core.claims import RequestClaims
 from epp.core.exchange import Exchange, ExchangeLimits
 from epp.core.exchange_states import State
-from epp.core.gate import Admission, Ending, Gate, GateWaiter
+from epp.core.gate import Admission, Ending, Gate, GateWaiter, Route
+from epp.core.pool import EngineLoad
 from epp.core.replies import (
     BodyContinue,
     BodyMode,
@@ -34,6 +35,7 @@ class _SlowGate:
         self.admission = _Admission(1010.0)
         self.told: list[object] = []
         self.tokens: list[int] = []
+        self.loads: list[EngineLoad] = []
 
     def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> Admission:
         self.told.append(claims.body_bytes)
@@ -52,6 +54,13 @@ class _SlowGate:
     def served_by(self, admission: Admission, destination: str, now: float) -> None:
         assert admission is self.admission
         self.told.append(destination)
+
+    def reported(self, admission: Admission, load: EngineLoad, now: float) -> None:
+        assert admission is self.admission
+        self.loads.append(load)
+
+    def rewrite_skipped(self, reason: str) -> None:
+        raise AssertionError("nothing is rewritten")
 
     def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
         assert admission is self.admission
@@ -88,7 +97,7 @@ def test_a_dispatch_that_comes_later() -> None:
     exchange, stream, gate = _open(has_body=True)
     assert stream.take() == []
     gate.admission.is_waiting = False
-    exchange.dispatched(_HERE, 0.5, 1000.5)
+    exchange.dispatched(Route(_HERE), 0.5, 1000.5)
     assert stream.take() == [
         HeadersReply(Phase.REQUEST, _HERE),
         BodyReply(Phase.REQUEST, b"{}", True),
@@ -105,7 +114,7 @@ def test_a_proxy_with_a_clock_is_asked_to_wait_longer() -> None:
     exchange, stream, gate = _open(has_body=True, mode=BodyMode.STREAMED)
     assert stream.take() == [ExtendTimeout(15.0)]
     gate.admission.is_waiting = False
-    exchange.dispatched(_HERE, 0.5, 1000.5)
+    exchange.dispatched(Route(_HERE), 0.5, 1000.5)
     assert stream.take() == [HeadersReply(Phase.REQUEST, _HERE), BodyContinue(Phase.REQUEST)]
 
 
@@ -137,6 +146,20 @@ def test_a_pass_that_comes_at_once_holds_nothing() -> None:
     assert gate.told == []
 
 
+def test_what_the_engine_tells_with_its_response_is_passed_on() -> None:
+    report = b'JSON {"named_metrics":{"kv_cache_usage_perc":0.5,"num_requests_waiting":3}}'
+    for load_report, told in ((report, [(3.0, 0.5)]), (b"BIN ??", []), (b"", [])):
+        exchange, _, gate = _open(has_body=True)
+        gate.admission.is_waiting = False
+        exchange.dispatched(Route(_HERE), 0.0, 1000.0)
+        exchange.response_headers(200, _THERE, True, 1001.0, load_report=load_report)
+        assert [(load.waiting, load.kv_ratio) for load in gate.loads] == told
+    exchange, _, gate = _open(has_body=False)
+    exchange.passed(_HERE, 1000.5)
+    exchange.response_headers(200, _THERE, True, 1001.0, load_report=report)
+    assert gate.loads == []
+
+
 def _event(text: bytes) -> bytes:
     return b'data: {"choices":[{"text":"%b"}]}\n\n' % text
 
@@ -145,7 +168,7 @@ def test_the_gate_hears_of_a_long_stream_each_64_events_and_not_after_its_end() 
     duplex = BodyMode.FULL_DUPLEX_STREAMED
     exchange, _, gate = _open(has_body=True, response_mode=duplex)
     gate.admission.is_waiting = False
-    exchange.dispatched(_HERE, 0.0, 1000.0)
+    exchange.dispatched(Route(_HERE), 0.0, 1000.0)
     exchange.response_headers(200, None, False, 1000.0)
     for _ in range(320):
         exchange.response_body(_event(b"word"), False, 1001.0)

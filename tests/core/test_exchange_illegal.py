@@ -99,8 +99,8 @@ def test_any_order_is_survived_and_leaves_nothing_behind(
         exchange, stream = exchanges.pop(number)
         exchange.closed(harness.now)
         assert stream.has_ended == any(isinstance(one, ImmediateReply) for one in stream.replies)
-        assert not exchange._body
-        assert not exchange._held
+        assert not exchange._request._pieces
+        assert not exchange._request._replies
 
     for subject, step in steps:
         if step == "time":

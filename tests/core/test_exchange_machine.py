@@ -97,10 +97,10 @@ class _CheckingScheduler(LeastLoaded):
     router: Router
 
     def pick(
-        self, request: Request | None, pool: Pool, mask: Mask, rng: random.Random
-    ) -> int | None:
-        slot = super().pick(request, pool, mask, rng)
-        if request is not None and slot is not None:
+        self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+    ) -> tuple[int, ...]:
+        slots = super().pick(request, pool, mask, now, rng)
+        for slot in slots:
             assert pool.in_flight[slot] < pool.limit[slot], "dispatched beyond the limit"
             placeable = sorted(
                 (-band.priority, ticket.sequence, id(ticket.request))
@@ -110,7 +110,7 @@ class _CheckingScheduler(LeastLoaded):
             )
             # A newcomer that finds nobody waiting does not pass through the queue.
             assert not placeable or placeable[0][2] == id(request), "somebody else was to go before"
-        return slot
+        return slots
 
 
 def _has_room(request: Request, pool: Pool) -> bool:

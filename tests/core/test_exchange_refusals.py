@@ -170,7 +170,7 @@ def test_a_body_that_is_too_large(sizes: tuple[int, ...]) -> None:
         assert reply.status == 413
         assert msgspec.json.decode(reply.body)["error"]["type"] == "request_too_large"
         assert harness.recorder.early == ["too-large"]
-        assert not exchange._body
+        assert not exchange._request._pieces
     exchange.closed(harness.now)
     harness.assert_at_rest()
 
@@ -189,7 +189,7 @@ def test_an_upgrade_that_sends_too_much_while_it_waits(mode: BodyMode) -> None:
     exchange.request_body(b"x", False, harness.now)
     assert _refusal(stream).status == 413
     assert harness.recorder.outcomes == {Outcome.CANCELLED: 1}
-    assert not exchange._held
+    assert not exchange._request._replies
     exchange.closed(harness.now)
     lease.release()
     harness.assert_at_rest()

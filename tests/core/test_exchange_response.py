@@ -260,7 +260,7 @@ def test_a_stream_that_closes_early_leaves_nothing() -> None:
             exchange.request_headers(headers(), None, False, harness.now)
             exchange.request_body(part, False, harness.now)
         exchange.closed(harness.now)
-        assert (exchange.state, stream.take(), exchange._body) == (State.CLOSED, [], [])
+        assert (exchange.state, stream.take(), exchange._request._pieces) == (State.CLOSED, [], [])
     harness.assert_at_rest()
     assert harness.recorder.waits == []
 
@@ -292,7 +292,7 @@ def test_the_proxys_own_answer_before_the_body_has_come() -> None:
     exchange.request_body(b"half", False, harness.now)
     exchange.response_headers(408, None, True, harness.now)
     assert stream.take() == [HeadersReply(_RESPONSE)]
-    assert (exchange.state, exchange._body) == (State.COMPLETE, [])
+    assert (exchange.state, exchange._request._pieces) == (State.COMPLETE, [])
 
 
 def test_a_response_without_a_request() -> None:

@@ -1,12 +1,19 @@
 """The router: what a request is resolved to, and its way from the queue to the end of its lease."""
 
+import random
+
 import pytest
+from msgspec import structs
+from msgspec.structs import asdict
 
 from epp.core.claims import RequestClaims
-from epp.core.gate import Ending, Gate
-from epp.core.pool import EngineLoad, Pool
+from epp.core.gate import Ending, Gate, Route
+from epp.core.pool import EngineLoad, Lease, Mask, Pool
 from epp.core.request import FlowKey, Outcome, Request
+from epp.core.resources import ModelTarget, RewriteRule
 from epp.core.router import DEFAULT_FAIRNESS_ID, RouterAdmission
+from epp.core.scheduling import LeastLoaded
+from epp.core.scheduling.plugin import Observer
 from epp.core.timers import Timers
 
 from .support import Harness, RecordingGateWaiter, destination, request, resources
@@ -48,7 +55,7 @@ def test_the_priority_is_that_of_the_objective(objective: str, priority: int) ->
         model="m",
         body_bytes=7,
     )
-    assert harness.router.resolve(claims) == Request(
+    expected = Request(
         flow=FlowKey(priority, "tenant"),
         id="id",
         model="m",
@@ -57,6 +64,7 @@ def test_the_priority_is_that_of_the_objective(objective: str, priority: int) ->
         wait_limit_s=2.5,
         subset=frozenset({destination(1)}),
     )
+    assert asdict(harness.router.resolve(claims)) == asdict(expected)
 
 
 def test_without_resources_every_priority_is_0() -> None:
@@ -177,6 +185,77 @@ def test_following_a_fail_over_frees_the_place_it_left() -> None:
     assert third.destination == left
 
 
+def test_the_route_has_the_endpoints_to_fall_back_to_and_what_the_lease_adds() -> None:
+    class Picky(LeastLoaded):
+        def __init__(self) -> None:
+            self.observers = (Guest(),)
+
+        def pick(
+            self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
+        ) -> tuple[int, ...]:
+            slots = [pool.slot_of(destination(number)) for number in (2, 3, 1)]
+            return tuple(slot for slot in slots if slot is not None)
+
+    class Guest(Observer):
+        def placed(self, request: Request, lease: Lease, now: float) -> None:
+            lease.response_headers = ((b"x-token", b"t"),)
+
+    harness = Harness([1, 2, 3], scheduler=Picky())
+    waiter, admission = _admit(harness)
+    where = ",".join(map(destination, (2, 3, 1)))
+    assert waiter.route == Route(where, "", ((b"x-token", b"t"),))
+    assert waiter.route.endpoint == destination(2)
+    harness.router.served_by(admission, destination(3), harness.now)
+    assert [count for _, count, _ in harness.router.pool] == [0, 0, 1]
+
+
+# Other models
+
+
+def _with_rewrites(harness: Harness, *rules: RewriteRule) -> None:
+    harness.router.apply(structs.replace(resources([1]), rewrites=rules), harness.now)
+
+
+def test_a_request_is_for_the_model_that_stands_for_its_clients() -> None:
+    """From the queue on: all that is decided of it goes by that."""
+    harness = Harness([1])
+    _with_rewrites(harness, RewriteRule(models=("m",), targets=(ModelTarget("target"),)))
+    models = []
+    for model in ("m", "other"):
+        waiter = RecordingGateWaiter()
+        admission = harness.router.admit(RequestClaims(model=model), waiter, harness.now)
+        assert waiter.route is not None
+        models.append((admission.request.model, admission.request.client_model, waiter.route.model))
+        harness.router.finish(admission, _ENDING, harness.now)
+    assert models == [("target", "m", "target"), ("other", "", "")]
+    assert harness.recorder.skipped == []
+    _with_rewrites(harness)
+    assert harness.router.resolve(RequestClaims(model="m")).model == "m"
+
+
+def test_a_model_that_is_not_seen_is_counted_where_there_are_rules() -> None:
+    harness = Harness([1])
+    _admit(harness)
+    assert harness.recorder.skipped == []
+    _with_rewrites(harness, RewriteRule(targets=(ModelTarget("target"),)))
+    _, admission = _admit(harness)
+    assert harness.recorder.skipped == ["model-unknown"]
+    assert admission.request.model == ""
+    harness.router.rewrite_skipped("response-not-seen")
+    assert harness.recorder.skipped == ["model-unknown", "response-not-seen"]
+
+
+def test_what_is_adopted_is_for_the_model_that_it_was_sent_for() -> None:
+    harness = Harness([1])
+    _with_rewrites(harness, RewriteRule(targets=(ModelTarget("today"),)))
+    waiter, claims = RecordingGateWaiter(), RequestClaims(model="m")
+    requests = [
+        harness.router.adopt(claims, destination(1), 990.0, waiter, model).request
+        for model in ("yesterday", "")
+    ]
+    assert [(r.model, r.client_model) for r in requests] == [("yesterday", "m"), ("m", "")]
+
+
 # After another router
 
 
@@ -282,6 +361,23 @@ def test_the_detector_hears_all_that_happens_and_its_limits_hold_at_once() -> No
         ("dispatched", 0, start_s),
         ("ended", 0, 3.0, start_s + 3.0),
     ]
+
+
+def test_a_report_with_a_response_is_for_the_next_picks_alone() -> None:
+    """Detectors reckon with pages, one each second."""
+    spies: list[_Spy] = []
+
+    def spy(pool: Pool, timers: Timers) -> _Spy:
+        spies.append(_Spy(pool, timers))
+        return spies[-1]
+
+    harness = Harness([1, 2], detector=spy)
+    _, admission = _admit(harness)
+    heard = len(spies[0].heard)
+    slot = admission.held_lease().slot
+    harness.router.reported(admission, EngineLoad(4.0, 2.0, 0.5), harness.now)
+    assert harness.router.pool.told(slot) == EngineLoad(4.0, 2.0, 0.5)
+    assert len(spies[0].heard) == heard
 
 
 def test_progress_raises_what_a_flow_is_charged() -> None:
