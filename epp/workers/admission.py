@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 from epp.core.claims import RequestClaims
-from epp.core.gate import GateWaiter
+from epp.core.gate import GateWaiter, Route
 from epp.core.request import Outcome
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ class AdmissionKeeper(Protocol):
 class RemoteAdmission:
     """A request's standing at the core, or at the worker's own router while there is no core.
 
-    ``claims`` is None for a request that is no inference, ``destination`` until it is dispatched.
+    ``claims`` is None for a request that is no inference, ``destination``, the ``ip:port`` where it
+    runs, until it is dispatched. ``model`` is what its model server is asked for in place of the
+    client's model, empty where that stays.
     ``local`` is its standing at the worker's own router, where there is one; of that router it is
     the waiter (:class:`epp.core.gate.GateWaiter`). It waits since ``since_s``, or runs since then.
     """
@@ -41,6 +43,7 @@ class RemoteAdmission:
         "id",
         "is_waiting",
         "local",
+        "model",
         "since_s",
         "subset",
     )
@@ -62,6 +65,7 @@ class RemoteAdmission:
         self.since_s = since_s
         self.is_waiting = True
         self.destination: str | None = None
+        self.model = ""
         self.local: RouterAdmission | None = None
 
     @property
@@ -69,12 +73,13 @@ class RemoteAdmission:
         """When the wait is over at the latest, as far as can be told here; None without end."""
         return self._keeper.deadline_s(self)
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         """Note it, and pass the word on."""
         self._keeper.stopped_waiting(self)
-        self.destination = destination
+        self.destination = route.endpoint
+        self.model = route.model
         self.since_s = now
-        self._waiter.dispatched(destination, waited_s, now)
+        self._waiter.dispatched(route, waited_s, now)
 
     def passed(self, destination: str, now: float) -> None:
         """Note it, and pass the word on."""

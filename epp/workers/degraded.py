@@ -16,6 +16,7 @@ class WorkerCounts(NullRecorder):
         self._picks = 0
         self._refusals: Counter[Outcome] = Counter()
         self._refused_early: Counter[str] = Counter()
+        self._rewrites_skipped: Counter[str] = Counter()
         self._handshakes_refused: Counter[str] = Counter()
         self._limits_met: Counter[str] = Counter()
         self._gap_s = 0.0
@@ -33,6 +34,10 @@ class WorkerCounts(NullRecorder):
     def refused_early(self, reason: str) -> None:
         """Count an answer given before the queue."""
         self._refused_early[reason] += 1
+
+    def rewrite_skipped(self, reason: str) -> None:
+        """Count what could not be rewritten."""
+        self._rewrites_skipped[reason] += 1
 
     # What the worker says
 
@@ -64,6 +69,7 @@ class WorkerCounts(NullRecorder):
             degraded_s=self._gap_s,
             degraded_picks=self._picks,
             degraded_refusals=dict(self._refusals),
+            rewrites_skipped=dict(self._rewrites_skipped),
         )
         self._picks = 0
         self._gap_s = 0.0
@@ -71,6 +77,7 @@ class WorkerCounts(NullRecorder):
         counters = (
             self._refusals,
             self._refused_early,
+            self._rewrites_skipped,
             self._handshakes_refused,
             self._limits_met,
         )

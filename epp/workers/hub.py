@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from epp.core.claims import RequestClaims
-from epp.core.gate import Ending
+from epp.core.gate import Ending, Route
 from epp.core.request import Outcome
 from epp.core.resources import PoolResources
 from epp.core.router import Router, RouterAdmission
@@ -30,6 +30,8 @@ from epp.workers.messages import (
     Passed,
     Progress,
     Refused,
+    Reported,
+    Reread,
     Resources,
     Running,
     ServedBy,
@@ -66,9 +68,9 @@ class _Entry:
         self.since_s = since_s
         self.admission: RouterAdmission | None = None
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         """Tell the worker."""
-        self._session.send(Dispatched(self._id, destination, waited_s))
+        self._session.send(Dispatched(self._id, route, waited_s))
 
     def passed(self, destination: str, now: float) -> None:
         """An inference request does not pass."""
@@ -93,7 +95,7 @@ class _Passer:
         self._session = session
         self._id = number
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         """What is no inference is not dispatched."""
         raise AssertionError("a request that is no inference was dispatched")
 
@@ -141,6 +143,8 @@ class Hub:
         self._resources: PoolResources | None = None
         self._standing = Standing(is_ready=False, is_draining=False)
         self._stop: Stop | None = None
+        # Workers that are older than the core may have read what is no more.
+        self._has_news = tally.core_restarts > 0
         self._is_open = False
         self._gathering: Timer | None = None
         self._handlers: dict[type, Callable[[Session, Any, float], None]] = {
@@ -153,6 +157,7 @@ class Hub:
             PassBy: self._on_pass_by,
             Withdraw: self._on_withdraw,
             ServedBy: self._on_served_by,
+            Reported: self._on_reported,
             Progress: self._on_progress,
             Finish: self._on_finish,
             Stats: self._on_stats,
@@ -179,6 +184,11 @@ class Hub:
         """Tell all workers what the pool is now."""
         self._resources = resources
         self._tell_all(Resources(resources))
+
+    def announce_configuration(self) -> None:
+        """Tell all workers, and those that are yet to come, that the configuration has changed."""
+        self._has_news = True
+        self._tell_all(Reread())
 
     def announce_standing(self, *, is_ready: bool, is_draining: bool) -> None:
         """Tell all workers whether the whole is ready, and whether it is about to end."""
@@ -227,6 +237,8 @@ class Hub:
         self._sessions[hello.worker] = session
         self._tally.restarted(hello.worker, hello.restarts)
         session.send(Welcome())
+        if self._has_news:
+            session.send(Reread())
         if self._resources is not None:
             session.send(Resources(self._resources))
         session.send(self._standing)
@@ -238,7 +250,7 @@ class Hub:
     def _on_running(self, session: Session, message: Running, now: float) -> None:
         entry = self._new_entry(session, message.id, message.claims, message.since_s)
         entry.admission = self._router.adopt(
-            message.claims, message.destination, message.since_s, entry
+            message.claims, message.destination, message.since_s, entry, message.model
         )
 
     def _on_waiting(self, session: Session, message: Waiting, now: float) -> None:
@@ -281,6 +293,10 @@ class Hub:
         admission = _dispatched(session.entries[message.id])
         self._router.served_by(admission, message.destination, now)
 
+    def _on_reported(self, session: Session, message: Reported, now: float) -> None:
+        admission = _dispatched(session.entries[message.id])
+        self._router.reported(admission, message.load, now)
+
     def _on_progress(self, session: Session, message: Progress, now: float) -> None:
         admission = _dispatched(session.entries[message.id])
         self._router.progress(admission, message.output_tokens, now)
@@ -294,6 +310,9 @@ class Hub:
         for reason, count in message.refused_early.items():
             for _ in range(count):
                 self._router.refused_early(reason)
+        for reason, count in message.rewrites_skipped.items():
+            for _ in range(count):
+                self._router.rewrite_skipped(reason)
         self._tally.add(message)
         session.send(Beat())
 

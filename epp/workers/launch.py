@@ -1,5 +1,6 @@
 """``epp serve --workers N``: what is set up once, before the processes start."""
 
+import logging
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -18,6 +19,8 @@ from epp.workers.supervisor import ChildSpec, Supervisor
 from epp.workers.worker import Worker, WorkerSeat
 
 __all__ = ["CoreSeat", "launch"]
+
+logger = logging.getLogger(__name__)
 
 _GOODBYE_S: Final = 10.0
 
@@ -44,7 +47,7 @@ def launch(
 
         def core(restarts: int, tell_ready: Callable[[], None]) -> int:
             seat = CoreSeat(listener=listener, restarts=restarts)
-            run("core", core_main(options, seat, tell_ready))
+            run("core", core_main(_fresh(options, restarts), seat, tell_ready))
             return 0
 
         def worker(number: int) -> Callable[[int, Callable[[], None]], int]:
@@ -52,7 +55,7 @@ def launch(
                 address = listener.getsockname()
                 listener.close()
                 seat = WorkerSeat(number=number, restarts=restarts, core_address=address)
-                run(f"worker-{number}", _work(options, seat, tell_ready))
+                run(f"worker-{number}", _work(_fresh(options, restarts), seat, tell_ready))
                 return 0
 
             return main
@@ -62,6 +65,18 @@ def launch(
         specs = [ChildSpec(name="core", main=core), *workers]
         stop_timeout_s = options.drain_timeout_s + options.shutdown_grace_s + _GOODBYE_S
         return Supervisor(specs, stop_timeout_s=stop_timeout_s).run()
+
+
+def _fresh(options: ServeOptions, restarts: int) -> ServeOptions:
+    """Return the options of a process that is restarted: its configuration may have changed since
+    those of the parent were read. One that is no good is not taken."""
+    if not restarts:
+        return options
+    try:
+        return options.renewed()
+    except UsageError as error:
+        logger.warning("configuration rejected, the one of the start is used: %s", error)
+        return options
 
 
 def _with_ports(options: ServeOptions, grpc_port: int) -> ServeOptions:

@@ -11,7 +11,8 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import msgspec
 
 from epp.core.claims import RequestClaims
-from epp.core.gate import Ending
+from epp.core.gate import Ending, Route
+from epp.core.pool import EngineLoad
 from epp.core.request import Outcome
 from epp.core.resources import PoolResources
 
@@ -30,6 +31,8 @@ __all__ = [
     "Passed",
     "Progress",
     "Refused",
+    "Reported",
+    "Reread",
     "Resources",
     "Running",
     "ServedBy",
@@ -71,12 +74,15 @@ class Running(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """A request that was dispatched before this core was there, and runs.
 
     ``since_s`` is when it was dispatched, monotonic: a clock that all processes of a machine share.
+    ``model`` is what its model server was asked for in place of the client's model, empty where
+    that stayed.
     """
 
     id: int
     claims: RequestClaims
     destination: str
     since_s: float
+    model: str = ""
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
@@ -137,6 +143,13 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
     output_tokens: int
 
 
+class Reported(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
+    """See Gate.reported."""
+
+    id: int
+    load: EngineLoad
+
+
 class Stats(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
     """What a worker has counted since its last Stats, and how many streams are open now.
 
@@ -150,6 +163,7 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
     degraded_s: float
     degraded_picks: int
     degraded_refusals: dict[Outcome, int]
+    rewrites_skipped: dict[str, int] = {}
 
 
 # What the core says
@@ -163,7 +177,7 @@ class Dispatched(msgspec.Struct, frozen=True, array_like=True, tag=22, gc=False)
     """See GateWaiter.dispatched."""
 
     id: int
-    destination: str
+    route: Route
     waited_s: float
 
 
@@ -212,12 +226,16 @@ class Evict(msgspec.Struct, frozen=True, array_like=True, tag=29, gc=False):
     retry_after_s: int
 
 
+class Reread(msgspec.Struct, frozen=True, array_like=True, tag=30, gc=False):
+    """The configuration's file has changed, and is good."""
+
+
 WorkerMessage: TypeAlias = (
     Hello | Running | Waiting | Synced | Listening | Admit | PassBy | Withdraw | ServedBy
-    | Progress | Finish | Stats
+    | Reported | Progress | Finish | Stats
 )  # fmt: skip
 CoreMessage: TypeAlias = (
-    Welcome | Dispatched | Passed | Refused | Evict | Resources | Standing | Stop | Beat
+    Welcome | Dispatched | Passed | Refused | Evict | Resources | Standing | Stop | Beat | Reread
 )  # fmt: skip
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -20,6 +20,7 @@ from typing import Final
 from epp.core.claims import RequestClaims
 from epp.core.flow import FlowOptions
 from epp.core.gate import Admission, Ending, GateWaiter
+from epp.core.pool import EngineLoad
 from epp.core.request import Outcome
 from epp.core.resources import PoolResources
 from epp.core.router import Router
@@ -35,6 +36,7 @@ from epp.workers.messages import (
     Passed,
     Progress,
     Refused,
+    Reported,
     Running,
     ServedBy,
     Synced,
@@ -164,6 +166,14 @@ class RemoteGate:
         elif self._router is not None and own.local is not None:
             self._router.served_by(own.local, destination, now)
 
+    def reported(self, admission: Admission, load: EngineLoad, now: float) -> None:
+        """The engine that serves the dispatched request tells its load with the response."""
+        own = _own(admission)
+        if self._mode is _Mode.ATTACHED:
+            self._send(Reported(own.id, load))
+        elif self._router is not None and own.local is not None:
+            self._router.reported(own.local, load, now)
+
     def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
         """The response of a dispatched request has brought so many tokens by now."""
         own = _own(admission)
@@ -187,6 +197,10 @@ class RemoteGate:
         """Count an answer that an exchange gave by itself."""
         self._counts.refused_early(reason)
 
+    def rewrite_skipped(self, reason: str) -> None:
+        """Count what an exchange could not rewrite."""
+        self._counts.rewrite_skipped(reason)
+
     # What the core says
 
     def welcome(self, now: float) -> None:
@@ -200,14 +214,15 @@ class RemoteGate:
             elif admission.destination is None:
                 self._send(Waiting(number, claims, since_s))
             else:
-                self._send(Running(number, claims, admission.destination, since_s))
+                destination, model = admission.destination, admission.model
+                self._send(Running(number, claims, destination, since_s, model))
         self._send(Synced())
 
     def dispatched(self, message: Dispatched, now: float) -> None:
         """Pass the word on, unless the request has been withdrawn meanwhile."""
         admission = self._table.get(message.id)
         if admission is not None:
-            admission.dispatched(message.destination, message.waited_s, now)
+            admission.dispatched(message.route, message.waited_s, now)
 
     def passed(self, message: Passed, now: float) -> None:
         """Pass the word on, unless the request has been withdrawn meanwhile."""
@@ -235,6 +250,10 @@ class RemoteGate:
     def standing(self, is_draining: bool) -> None:
         """Remember whether new requests are taken."""
         self._is_draining = is_draining
+
+    def reconfigure(self, options: FlowOptions) -> None:
+        """Go by other options from now on, also for what waits already."""
+        self._options = options
 
     # What happens to the core, and to the worker
 
@@ -306,7 +325,9 @@ class RemoteGate:
                 waiting.append((-router.priority_of(claims.objective), admission, claims))
             else:
                 destination, since_s = admission.destination, admission.since_s
-                admission.local = router.adopt(claims, destination, since_s, admission)
+                admission.local = router.adopt(
+                    claims, destination, since_s, admission, admission.model
+                )
         waiting.sort(key=lambda entry: entry[0])
         for _, admission, claims in waiting:
             if admission.is_waiting:  # whoever heard before may have withdrawn it

@@ -25,7 +25,7 @@ __all__ = ["ChildSpec", "Supervisor", "describe_end"]
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS: Final = frozenset((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT))
+_SIGNALS: Final = frozenset((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _USAGE_ERROR: Final = 2
@@ -130,6 +130,8 @@ class Supervisor:
                 self._kill()
         elif came.si_signo == signal.SIGCHLD:
             self._reap()
+        elif came.si_signo == signal.SIGHUP:
+            self._tell_leader(signal.SIGHUP)
         elif self._stop_by_s is None:
             self._stop()
         elif came.si_signo == signal.SIGINT:
@@ -168,6 +170,7 @@ class Supervisor:
             os.setpgid(0, 0)
             _follow_parent(parent)
             _take_name(child.spec.name)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it listens to it, if it does
             signal.pthread_sigmask(signal.SIG_SETMASK, self._previous_mask)
             code = child.spec.main(child.restarts, lambda: _tell(tell_fd))
         except UsageError as error:
@@ -214,11 +217,16 @@ class Supervisor:
     def _stop(self) -> None:
         logger.info("stopping")
         self._stop_by_s = time.monotonic() + self._stop_timeout_s
-        leader = self._children[0]
-        if leader.pid is not None:
-            os.kill(leader.pid, signal.SIGTERM)
-        else:
+        if not self._tell_leader(signal.SIGTERM):
             self._signal(signal.SIGTERM)
+
+    def _tell_leader(self, number: signal.Signals) -> bool:
+        """Send a signal to the first child; return whether it is there."""
+        leader = self._children[0]
+        if leader.pid is None:
+            return False
+        os.kill(leader.pid, number)
+        return True
 
     def _kill(self) -> None:
         self._signal(signal.SIGKILL)

@@ -19,9 +19,11 @@ from epp.core.exchange import Exchange
 from epp.core.flow.saturation import ConcurrencyOptions, known_limit, make_detector
 from epp.core.headers import Headers
 from epp.core.replies import ProxyStream
+from epp.core.rewrites import ModelRewrites
 from epp.core.router import Router
 from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
+from epp.errors import UsageError
 from epp.proxy.health import Health
 from epp.proxy.transport import SharedPort
 from epp.proxy.transports import make_tls, make_transport
@@ -36,6 +38,7 @@ from epp.workers.messages import (
     Listening,
     Passed,
     Refused,
+    Reread,
     Resources,
     Standing,
     Stop,
@@ -116,6 +119,7 @@ class Worker:
             Standing: self._on_standing,
             Stop: self._on_stop,
             Beat: self._on_beat,
+            Reread: self._on_reread,
         }
 
     async def run(self) -> None:
@@ -244,6 +248,7 @@ class Worker:
 
     def _on_resources(self, message: Resources, now: float) -> None:
         self._gate.resources(message.resources)
+        self._claims.reads_conversation = ModelRewrites(message.resources.rewrites).has_choices
         self._knows_pool.set()
 
     def _on_standing(self, message: Standing, now: float) -> None:
@@ -254,6 +259,17 @@ class Worker:
     def _on_stop(self, message: Stop, now: float) -> None:
         self._grace_s = message.grace_s
         self._stop.set()
+
+    def _on_reread(self, message: Reread, now: float) -> None:
+        try:
+            self._options = options = self._options.renewed()
+        except UsageError as error:
+            logger.warning("configuration rejected, though the core took it: %s", error)
+            return
+        claims = ClaimsReader(options.claims)
+        claims.reads_conversation = self._claims.reads_conversation
+        self._claims = claims
+        self._gate.reconfigure(options.flow)
 
     def _on_beat(self, message: Beat, now: float) -> None:
         """That it came is all that matters."""

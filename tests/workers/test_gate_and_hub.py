@@ -3,9 +3,10 @@
 import pytest
 
 from epp.core.claims import RequestClaims
+from epp.core.flow import FlowLimits, FlowOptions
 from epp.core.request import Outcome
-from epp.workers.hub import Session
-from epp.workers.messages import Hello, Running, ServedBy, Stop, Waiting
+from epp.workers.hub import Hub, Session
+from epp.workers.messages import Hello, Reread, Running, ServedBy, Stop, Waiting, Welcome
 from epp.workers.tally import Tally
 
 from ..core.support import destination
@@ -256,3 +257,29 @@ def test_a_worker_that_says_what_makes_no_sense_is_an_error() -> None:
     it.core.hub.received(session, [Hello(0, 0), Waiting(1, RequestClaims(), it.now)], it.now)
     with pytest.raises(AssertionError, match="that waits"):
         it.core.hub.received(session, [ServedBy(1, destination(1))], it.now)
+
+
+# ---- another configuration ----
+
+
+@pytest.mark.parametrize(("core_restarts", "announces"), [(0, True), (1, False)])
+def test_a_worker_that_joins_hears_that_its_configuration_may_be_an_old_one(
+    core_restarts: int, announces: bool
+) -> None:
+    it = world()
+    hub = Hub(it.router, workers=1, timers=it.timers, tally=Tally(core_restarts))
+    if announces:
+        hub.announce_configuration()
+    sent: list[object] = []
+    hub.received(Session(sent.append, lambda: None), [Hello(0, 0)], it.now)
+    assert [type(each) for each in sent[:2]] == [Welcome, Reread]
+
+
+def test_other_time_limits_hold_at_the_gate_for_what_waits_already() -> None:
+    it = world()
+    running, waiting = it.workers[0].admit(), it.workers[0].admit()
+    it.settle()
+    assert (running.is_running, waiting.outcome) == (True, None)
+    gate = it.workers[0].gate
+    gate.reconfigure(FlowOptions(limits=FlowLimits(wait_limit_s=7.0)))
+    assert waiting.admission.deadline_s == it.now + 7.0

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.core.claims import RequestClaims
-from epp.core.gate import Ending
+from epp.core.gate import Ending, Route
+from epp.core.pool import EngineLoad
 from epp.core.request import Outcome
 from epp.core.resources import PoolResources
 from epp.workers import messages
@@ -39,9 +40,26 @@ CLAIMS = st.builds(
 ENDINGS = st.builds(
     Ending, status=COUNTS, cause=NAMES, duration_s=SECONDS, response_bytes=st.none() | COUNTS
 )
+LOADS = st.builds(
+    EngineLoad,
+    waiting=SECONDS,
+    running=SECONDS,
+    kv_ratio=SECONDS,
+    active_adapters=st.frozensets(NAMES, max_size=3),
+    started_s=SECONDS,
+    attributes=st.dictionaries(NAMES, SECONDS, max_size=3),
+)
+ROUTES = st.builds(
+    Route,
+    destination=NAMES,
+    model=NAMES,
+    response_headers=st.lists(st.tuples(st.binary(), st.binary()), max_size=2).map(tuple),
+)
 FIELDS: dict[type[Any], st.SearchStrategy[Any]] = {
     RequestClaims: CLAIMS,
+    EngineLoad: LOADS,
     Ending: ENDINGS,
+    Route: ROUTES,
     float: SECONDS,
     int: COUNTS,
     dict[str, int]: st.dictionaries(NAMES, COUNTS, max_size=3),

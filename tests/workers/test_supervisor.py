@@ -144,6 +144,18 @@ async def test_a_stop_is_told_to_the_first_alone_and_then_to_the_rest(
         assert told == [core, worker]
 
 
+async def test_a_hang_up_ends_no_child_that_does_not_listen_to_it() -> None:
+    async with program('obedient("core"), obedient("worker")') as it:
+        core = await it.child("core")
+        worker = await it.child("worker")
+        it.process.send_signal(signal.SIGHUP)
+        it.process.send_signal(signal.SIGTERM)
+        assert await it.ends() == 0
+        assert [int(line.split()[1]) for line in it.said if line.startswith("told")] == [
+            core, worker
+        ]  # fmt: skip
+
+
 async def test_a_child_that_crashes_is_restarted_later_and_later() -> None:
     async with program('obedient("core"), failing("worker", lambda: 3, is_ready=True)') as it:
         core = await it.child("core")
