@@ -1,11 +1,14 @@
 """The options of the command line that say what a configuration says: given, they win over it."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from msgspec.structs import replace
 
+from epp.config.data_plugins import SHORTEST_INTERVAL_S, scrape_intervals
+from epp.config.scrape import ScrapeOptions, ScrapeScheme
 from epp.core.flow import BandOptions, FlowLimits
 from epp.core.flow.saturation import ConcurrencyOptions, SaturationOptions
 from epp.errors import UsageError
@@ -13,7 +16,14 @@ from epp.errors import UsageError
 if TYPE_CHECKING:
     from epp.config.picker_config import PickerConfig
 
-__all__ = ["add_flow_arguments", "picker_config", "positive", "seconds", "whole_number"]
+__all__ = [
+    "add_flow_arguments",
+    "add_scrape_arguments",
+    "picker_config",
+    "positive",
+    "seconds",
+    "whole_number",
+]
 
 _NO_DOCUMENT: Final = b"{}"
 
@@ -53,6 +63,29 @@ def add_flow_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGr
     return group
 
 
+def add_scrape_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that win over the configuration's data layer. None of them has a default."""
+    group = parser.add_argument_group(
+        "model servers' metrics", "What is given here wins over what the configuration says."
+    )
+    scrape = ScrapeOptions()
+
+    def add(flag: str, **options: object) -> None:
+        group.add_argument(flag, default=argparse.SUPPRESS, **options)  # type: ignore[arg-type]
+
+    add("--scrape", action=argparse.BooleanOptionalAction,
+        help="fetch every endpoint's metrics page, for the load of its engine"
+        " (default: True)")  # fmt: skip
+    add("--metrics-scrape-interval", type=_interval, metavar="SECONDS",
+        help="fetch it about so often; a fifth as often where nothing runs or waits, four times as"
+        f" often where requests wait in the engine (default: {scrape.interval_s:g})")  # fmt: skip
+    add("--metrics-scrape-path", type=_path, metavar="PATH",
+        help=f"where the page is (default: {scrape.path})")  # fmt: skip
+    add("--metrics-scrape-scheme", choices=get_args(ScrapeScheme),
+        help="how it is fetched; with https, certificates are not verified unless the configuration"
+        f" says so (default: {scrape.scheme})")  # fmt: skip
+
+
 def picker_config(args: argparse.Namespace) -> "PickerConfig":
     """Return what the configuration says, if there is one, and what the options say in its place.
 
@@ -80,7 +113,27 @@ def picker_config(args: argparse.Namespace) -> "PickerConfig":
         limits = replace(limits, reject_hopeless=given["reject_hopeless"])
     if "max_concurrency" in given:
         config = replace(config, saturation=_fixed(config.saturation, given["max_concurrency"]))
-    return replace(config, flow=replace(config.flow, limits=limits))
+    return replace(
+        config,
+        flow=replace(config.flow, limits=limits),
+        scrape=_scrape_options(config.scrape, given),
+    )
+
+
+def _scrape_options(
+    configured: ScrapeOptions | None, given: Mapping[str, Any]
+) -> ScrapeOptions | None:
+    is_wanted = given.get("scrape", configured is not None)
+    if not is_wanted:
+        return None
+    options = configured or ScrapeOptions()
+    if "metrics_scrape_interval" in given:
+        options = replace(options, **scrape_intervals(given["metrics_scrape_interval"]))
+    if "metrics_scrape_path" in given:
+        options = replace(options, path=given["metrics_scrape_path"])
+    if "metrics_scrape_scheme" in given:
+        options = replace(options, scheme=given["metrics_scrape_scheme"])
+    return options
 
 
 def _read(path: Path | None, text: str | None, band: BandOptions) -> "PickerConfig":
@@ -98,6 +151,19 @@ def _fixed(options: SaturationOptions | None, max_requests: int) -> ConcurrencyO
     if isinstance(options, ConcurrencyOptions):
         return replace(options, max_requests=max_requests)
     return ConcurrencyOptions(max_requests=max_requests)
+
+
+def _interval(text: str) -> float:
+    found_s = seconds(text)
+    if found_s < SHORTEST_INTERVAL_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than {SHORTEST_INTERVAL_S} seconds")
+    return found_s
+
+
+def _path(text: str) -> str:
+    if text.startswith("/") and text.isascii() and text.isprintable() and " " not in text:
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a path that begins with /")
 
 
 def positive(text: str) -> int:

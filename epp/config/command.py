@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from epp.config.picker_config import PickerConfig
+    from epp.config.scrape import ScrapeOptions
     from epp.core.flow import BandOptions
     from epp.core.flow.saturation import SaturationOptions
 
@@ -48,6 +49,9 @@ def _summary(config: "PickerConfig") -> list[str]:
     flow, limits = config.flow, config.flow.limits
     sources = [str(source.__struct_config__.tag) for source in config.claims.fairness_id]
     lines = [
+        *_profiles(config),
+        f"scraping: {_scraping(config.scrape)}",
+        *([] if config.reads_bodies else ["bodies: not looked into"]),
         f"queue: {_bounds(limits.max_requests, limits.max_bytes)}; waits"
         f" {_time(limits.wait_limit_s)}, {_time(limits.no_endpoint_wait_limit_s)} while the pool is"
         " empty",
@@ -61,6 +65,23 @@ def _summary(config: "PickerConfig") -> list[str]:
         bands["other bands below 0"] = flow.negative_band
     bands["other bands"] = flow.band
     return lines + [f"{title}: {_band(options)}" for title, options in bands.items()]
+
+
+def _profiles(config: "PickerConfig") -> list[str]:
+    lines: list[str] = []
+    for profile in config.scheduling.new_scheduler().profiles.values():
+        filters = [each.name for each in profile.filters]
+        scorers = [f"{each.name} {each.weight:g}" for each in profile.scorers]
+        parts = [", ".join(filters), " + ".join(scorers), profile.picker_name]
+        lines.append(f"profile {profile.name}: {' → '.join(filter(None, parts))}")
+    return lines
+
+
+def _scraping(options: "ScrapeOptions | None") -> str:
+    if options is None:
+        return "off"
+    port = "the endpoint's port" if options.port is None else f"port {options.port}"
+    return f"{options.scheme}, {port}, {options.path}, every {_time(options.interval_s)}"
 
 
 def _detector(options: "SaturationOptions | None") -> str:

@@ -1,5 +1,6 @@
 """What ``epp serve`` can be told."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,8 @@ from epp.core.claims import ClaimsOptions
 from epp.core.exchange import ExchangeLimits
 from epp.core.flow import FlowOptions
 from epp.core.flow.saturation import AdaptiveOptions, SaturationOptions
+from epp.core.scheduling import Scheduler
+from epp.core.scheduling.default import default_scheduler
 
 __all__ = ["ServeOptions", "TlsVersion", "TransportName"]
 
@@ -30,6 +33,10 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     With ``workers`` above 1, so many processes serve the ext_proc port beside the one that decides.
     Each of the proxy's connections may then have ``connection_streams`` open streams, and requests
     wait for ``core_gap_timeout_s`` where nobody decides.
+
+    ``new_scheduler`` makes a scheduler for a pool, with plugins of its own. ``reread`` returns what
+    the options are now that ``config_file`` may have changed, and raises UsageError where that is
+    no good; both are None where no file was named.
     """
 
     manifests: tuple[Path, ...]
@@ -54,3 +61,23 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     connection_streams: int = 32
     core_gap_timeout_s: float = 2.0
+    new_scheduler: Callable[[], Scheduler] = default_scheduler
+    config_file: Path | None = None
+    reread: "Callable[[], ServeOptions] | None" = None
+
+    def renewed(self) -> "ServeOptions":
+        """Return these options with all that can change while the process runs as it is by now.
+
+        Raises UsageError where the configuration is no good.
+        """
+        if self.reread is None:
+            return self
+        now = self.reread()
+        return msgspec.structs.replace(
+            self,
+            flow=now.flow,
+            saturation=now.saturation,
+            claims=now.claims,
+            scrape=self.scrape and (now.scrape or self.scrape),  # whether at all, the start says
+            new_scheduler=now.new_scheduler,
+        )

@@ -3,30 +3,43 @@
 Strict: what is not understood is refused, in one line with its place, and never ignored in silence.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from epp.config.data_section import read_data_layer, reads_bodies
 from epp.config.flow_section import read_flow_section
 from epp.config.places import Place
+from epp.config.plugin_type import PluginType
+from epp.config.plugin_types import plugin_types
 from epp.config.plugins import Plugins
+from epp.config.scheduling import SchedulingPlan, default_plan
+from epp.config.scheduling_section import read_scheduling
 from epp.config.schema import API_VERSIONS, KIND, PickerDocument
+from epp.config.scrape import ScrapeOptions
 from epp.config.trust_section import read_claims_options
 from epp.core.claims import ClaimsOptions
 from epp.core.flow import BandOptions, FlowOptions
 from epp.core.flow.saturation import SaturationOptions
+from epp.core.scheduling import Scheduler
 from epp.discovery.documents import Node, parse_documents
 from epp.discovery.problems import ManifestError, Problems
 from epp.errors import UsageError
 
-__all__ = ["PickerConfig", "PickerConfigError", "parse_picker_config", "read_picker_config"]
+__all__ = [
+    "PickerConfig",
+    "PickerConfigError",
+    "Reading",
+    "parse_picker_config",
+    "parse_reading",
+    "read_bytes",
+    "read_picker_config",
+]
 
 _MAX_BYTES: Final = 4 << 20
 _BAND: Final = BandOptions()
-
-_MISSING_PARTS: Final = ("schedulingProfiles", "dataLayer", "requestHandler", "parser")
-"""What the llm-d router's EndpointPickerConfig has and this version has not."""
 
 _GATE: Final = "flowControl"
 _IDLE_GATES: Final = ("haPopulateNonLeaderDatastore",)
@@ -35,6 +48,7 @@ _SWITCH: Final = {
     **dict.fromkeys(("0", "f", "false"), False),
 }
 _DETECTOR_OF_THE_REFERENCE: Final = "utilization-detector"
+_NEVER_REFERRED_TO: Final = ("profile handler", "producer", "parser")
 
 
 class PickerConfigError(UsageError):
@@ -56,40 +70,69 @@ class PickerConfigError(UsageError):
 class PickerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a configuration stands for.
 
-    ``saturation`` is None where it names no detector. ``notes`` are lines for the log on what is
-    accepted and means nothing here.
+    ``saturation`` is None where it names no detector, ``scrape`` where engines are not to be asked
+    for their load. ``reads_bodies`` says whether bodies are looked into at all. ``notes`` are lines
+    for the log on what is accepted and means nothing here.
     """
 
     flow: FlowOptions = FlowOptions()
     claims: ClaimsOptions = ClaimsOptions()
     saturation: SaturationOptions | None = None
+    scheduling: SchedulingPlan = msgspec.field(default_factory=default_plan)
+    scrape: ScrapeOptions | None = ScrapeOptions()
+    reads_bodies: bool = True
     notes: tuple[str, ...] = ()
+
+    def new_scheduler(self) -> Scheduler:
+        """Return a scheduler for one pool, with plugins of its own."""
+        return self.scheduling.new_scheduler()
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A configuration, and what it was read out of: see :mod:`epp.config.effective`."""
+
+    config: PickerConfig
+    document: PickerDocument
+    root: Node
+    plugins: Plugins
 
 
 def read_picker_config(path: Path, *, band: BandOptions = _BAND) -> PickerConfig:
     """Read a file; see :func:`parse_picker_config`."""
+    return parse_picker_config(str(path), read_bytes(path), band=band)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a configuration's file, no more than are needed to see that it is too
+    large. Raises UsageError where it cannot be read."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+            return file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    return parse_picker_config(str(path), data, band=band)
 
 
 def parse_picker_config(name: str, data: bytes, *, band: BandOptions = _BAND) -> PickerConfig:
     """Return what a configuration in YAML or JSON stands for.
 
     ``name`` stands for its file in problems; ``band`` is what holds for bands where it says
-    nothing. Raises PickerConfigError for everything that is wrong with it.
+    nothing. Raises PickerConfigError for everything that is wrong with it, UsageError for plugins
+    of other distributions that cannot be used.
     """
+    return parse_reading(name, data, band=band).config
+
+
+def parse_reading(name: str, data: bytes, *, band: BandOptions = _BAND) -> Reading:
+    """Do the same as :func:`parse_picker_config`, and keep what it was read out of."""
+    types = plugin_types()
     problems = Problems()
     try:
         root = _root(name, data, problems)
-        config = _read(root, name, problems, band)
+        reading = _read(root, name, problems, band, types)
         problems.raise_any()
     except ManifestError as error:
         raise PickerConfigError(error.problems) from None
-    return config
+    return reading
 
 
 def _root(name: str, data: bytes, problems: Problems) -> Node:
@@ -106,31 +149,52 @@ def _root(name: str, data: bytes, problems: Problems) -> Node:
     return documents[0].root
 
 
-def _read(root: Node, name: str, problems: Problems, band: BandOptions) -> PickerConfig:
+def _read(
+    root: Node, name: str, problems: Problems, band: BandOptions, types: Mapping[str, PluginType]
+) -> Reading:
     place = Place(name, root, problems)
-    document = place.without(_refuse_missing_parts(place)).check(PickerDocument)
+    document = place.check(PickerDocument)
     problems.raise_any()
     assert document is not None
     notes: list[str] = []
     _check_type(document, place, notes)
     _check_gates(document.feature_gates, place / "featureGates", notes)
-    plugins = Plugins(document.plugins, place / "plugins")
+    plugins = Plugins(document.plugins, place / "plugins", types)
     flow, flow_place = document.flow_control, place / "flowControl"
-    return PickerConfig(
+    scheduling = read_scheduling(document.scheduling_profiles, place, plugins, notes)
+    claims = read_claims_options(
+        document.trust, flow.fairness.id_sources, flow_place / "fairness" / "idSources"
+    )
+    config = PickerConfig(
         flow=read_flow_section(flow, flow_place, plugins, band),
-        claims=read_claims_options(
-            document.trust, flow.fairness.id_sources, flow_place / "fairness" / "idSources"
-        ),
+        claims=_with_wishes(claims, scheduling),
         saturation=_saturation(document, place, plugins, notes),
-        notes=tuple(f"{name}: {note}" for note in notes),
+        scheduling=scheduling,
+        scrape=read_data_layer(document.data_layer, place / "dataLayer", plugins),
+        reads_bodies=reads_bodies(document, place, plugins, notes),
+    )
+    _note_idle(plugins, scheduling, notes)
+    config = msgspec.structs.replace(config, notes=tuple(f"{name}: {note}" for note in notes))
+    return Reading(config, document, root, plugins)
+
+
+def _with_wishes(claims: ClaimsOptions, plan: SchedulingPlan) -> ClaimsOptions:
+    """Return the options with what the plugins want to see of requests."""
+    return msgspec.structs.replace(
+        claims,
+        wanted_headers=plan.wanted_headers,
+        prefix_block_tokens=plan.prefix_block_tokens,
+        max_prefix_tokens=plan.max_prefix_tokens,
     )
 
 
-def _refuse_missing_parts(place: Place) -> list[str]:
-    found = [key for key in place.keys if key in _MISSING_PARTS]
-    for part in found:
-        (place / part).report("this version has no such part; it has flow control only")
-    return found
+def _note_idle(plugins: Plugins, plan: SchedulingPlan, notes: list[str]) -> None:
+    used = {plugin.name for plugin in plan.plugins}
+    notes += [
+        f"plugins: nothing refers to {plugin.name}, so it does nothing"
+        for plugin in plugins.idle
+        if plugin.name not in used and plugin.type.kind not in _NEVER_REFERRED_TO
+    ]
 
 
 def _check_type(document: PickerDocument, place: Place, notes: list[str]) -> None:

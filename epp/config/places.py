@@ -1,6 +1,5 @@
 """Where in a configuration something stands: its file, line and path, for what is wrong with it."""
 
-from collections.abc import Collection
 from typing import TypeVar
 
 from epp.discovery.checking import check, describe, did_you_mean
@@ -22,9 +21,9 @@ class Place:
         self._path = path
 
     @property
-    def keys(self) -> list[str]:
-        """The keys that stand here, none where it is no mapping."""
-        return list(self._node.value) if isinstance(self._node.value, dict) else []
+    def node(self) -> Node:
+        """The value that stands here, with its line."""
+        return self._node
 
     def __truediv__(self, key: str | int) -> "Place":
         """Return the place of a key or item; where it is not given, the line is that of its
@@ -38,15 +37,6 @@ class Place:
             path = f"{self._path}.{key}" if self._path else key
             child = value.get(key) if isinstance(value, dict) else None
         return Place(self._file, child or Node(self._node.line, None), self._problems, path)
-
-    def without(self, keys: Collection[str]) -> "Place":
-        """Return the same place as if these keys did not stand there."""
-        value = self._node.value
-        if not isinstance(value, dict):
-            return self
-        rest = {key: child for key, child in value.items() if key not in keys}
-        node = Node(self._node.line, rest, self._node.duplicates)
-        return Place(self._file, node, self._problems, self._path)
 
     def check(self, shape: type[_T]) -> _T | None:
         """Return the value as a struct, or None after reporting all that is wrong with it."""

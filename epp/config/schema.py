@@ -1,4 +1,4 @@
-"""The shape of an EndpointPickerConfig, as far as this version has its parts.
+"""The shape of an EndpointPickerConfig.
 
 None stands for "not given" where that differs from every value. Fields and defaults are explained
 in docs/configuration.md. Source of those that are not ours: the llm-d router's
@@ -19,13 +19,18 @@ __all__ = [
     "KIND",
     "BandSection",
     "CostSection",
-    "DetectorRef",
+    "DataSection",
     "FairnessSection",
     "FlowSection",
     "IdSource",
     "PickerDocument",
     "PluginEntry",
+    "PluginRef",
     "PriorityBandSection",
+    "ProfileItemSection",
+    "ProfileSection",
+    "RequestHandlerSection",
+    "SourceSection",
     "TrustSection",
 ]
 
@@ -83,10 +88,48 @@ class PluginEntry(_Section, frozen=True, kw_only=True):
     parameters: Any = None
 
 
-class DetectorRef(_Section, frozen=True, kw_only=True):
-    """Which plugin is the saturation detector."""
+class PluginRef(_Section, frozen=True, kw_only=True):
+    """Which plugin is meant."""
 
     plugin_ref: Reference
+
+
+class ProfileItemSection(_Section, frozen=True, kw_only=True):
+    """An item of ``plugins`` of a profile: a filter, a scorer with its weight, or the picker."""
+
+    plugin_ref: Reference
+    weight: Weight | None = None
+
+
+class ProfileSection(_Section, frozen=True, kw_only=True):
+    """An item of ``schedulingProfiles``."""
+
+    name: Text
+    plugins: tuple[ProfileItemSection, ...] = ()
+
+
+class SourceSection(_Section, frozen=True, kw_only=True):
+    """An item of ``sources``: what is fetched of every endpoint, and what is read out of it."""
+
+    plugin_ref: Reference
+    extractors: tuple[PluginRef, ...] = ()
+
+
+class DataSection(_Section, frozen=True, kw_only=True):
+    """``dataLayer``. Of its fields all but the first two stand for what this version has not."""
+
+    inject_defaults: Flag = True
+    sources: tuple[SourceSection, ...] = ()
+    discovery: PluginRef | None = None
+    peer_discovery: PluginRef | None = None
+    cross_replica_syncer_plugin_ref: Reference | None = None
+    cross_replica_sync_interval: DurationText | None = None
+
+
+class RequestHandlerSection(_Section, frozen=True, kw_only=True):
+    """``requestHandler``."""
+
+    parsers: tuple[PluginRef, ...] = ()
 
 
 class BandSection(_Section, frozen=True, kw_only=True):
@@ -162,7 +205,7 @@ class FlowSection(_Section, frozen=True, kw_only=True):
     default_negative_priority_band: BandSection | None = None
     priority_bands: tuple[PriorityBandSection, ...] = ()
     usage_limit_policy_plugin_ref: Reference | None = None
-    saturation_detector: DetectorRef | None = None
+    saturation_detector: PluginRef | None = None
     enable_eviction: Flag = False
     # Ours:
     fairness: FairnessSection = FairnessSection()
@@ -178,8 +221,12 @@ class PickerDocument(_Section, frozen=True, kw_only=True):
     kind: Text = KIND
     feature_gates: tuple[Text, ...] = ()
     plugins: tuple[PluginEntry, ...] = ()
+    scheduling_profiles: tuple[ProfileSection, ...] = ()
+    data_layer: DataSection = DataSection()
+    request_handler: RequestHandlerSection = RequestHandlerSection()
     flow_control: FlowSection = FlowSection()
-    # Deprecated there in favour of the one in flowControl:
-    saturation_detector: DetectorRef | None = None
+    # Deprecated there in favour of flowControl.saturationDetector and requestHandler.parsers:
+    saturation_detector: PluginRef | None = None
+    parser: PluginRef | None = None
     # Ours:
     trust: TrustSection = TrustSection()

@@ -2,9 +2,11 @@ import argparse
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from epp.config.arguments import add_flow_arguments, picker_config
+from epp.config.arguments import add_flow_arguments, add_scrape_arguments, picker_config
 from epp.config.picker_config import PickerConfig
+from epp.config.scrape import ScrapeOptions
 from epp.core.flow import BandOptions, FlowLimits
 from epp.core.flow.saturation import ConcurrencyOptions, UtilizationOptions
 from epp.errors import UsageError
@@ -28,6 +30,7 @@ flowControl:
 def config(*arguments: str) -> PickerConfig:
     parser = argparse.ArgumentParser()
     add_flow_arguments(parser)
+    add_scrape_arguments(parser)
     return picker_config(parser.parse_args(arguments))
 
 
@@ -46,7 +49,9 @@ def test_a_file_or_a_text(file: str) -> None:
     found = config("--config-file", file)
     assert found.flow.limits.max_requests == 20
     assert found.saturation == UtilizationOptions()
-    assert found == config("--config-text", FILE % "u")
+    assert found.notes == (f"{file}: plugins: nothing refers to c, so it does nothing",)
+    text = config("--config-text", FILE % "u")
+    assert replace(found, notes=()) == replace(text, notes=())
 
 
 def test_both_are_refused(file: str) -> None:
@@ -106,3 +111,55 @@ def test_a_fixed_concurrency_wins_over_the_detector(file: str) -> None:
     assert found == ConcurrencyOptions(max_requests=4)
     found = config("--config-text", FILE % "c", *given).saturation
     assert found == ConcurrencyOptions(max_requests=4, max_tokens=1_000_000)
+
+
+SOURCE = """
+plugins: [{type: metrics-data-source, parameters: {scheme: https, path: /m, interval: 2s}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        (["--metrics-scrape-interval", "4"], {"interval_s": 4, "idle_interval_s": 20,
+         "busy_interval_s": 1}),
+        (["--metrics-scrape-interval", "0.05s"], {"interval_s": 0.05, "idle_interval_s": 0.25,
+         "busy_interval_s": 0.05}),
+        (["--metrics-scrape-path", "/other"], {"path": "/other"}),
+        (["--metrics-scrape-scheme", "http"], {"scheme": "http"}),
+        (["--scrape"], {}),
+    ],
+)  # fmt: skip
+def test_an_option_wins_over_the_data_layer(
+    arguments: list[str], changed: dict[str, object]
+) -> None:
+    configured = config("--config-text", SOURCE).scrape
+    assert configured is not None
+    found = config("--config-text", SOURCE, *arguments).scrape
+    assert found == replace(configured, **changed)
+    assert config(*arguments).scrape == replace(ScrapeOptions(), **changed)
+
+
+def test_scraping_is_switched_on_and_off() -> None:
+    off = "dataLayer: {injectDefaults: false}"
+    assert config("--config-text", off).scrape is None
+    assert config("--config-text", off, "--metrics-scrape-interval", "4").scrape is None
+    assert config("--config-text", off, "--scrape").scrape == ScrapeOptions()
+    assert config("--config-text", SOURCE, "--no-scrape").scrape is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--metrics-scrape-interval", "0.04"], "'0.04' is less than 0.05 seconds"),
+        (["--metrics-scrape-interval", "x"], "'x' is not a number of seconds"),
+        (["--metrics-scrape-path", "x"], "'x' is not a path that begins with /"),
+        (["--metrics-scrape-path", "/x y"], "'/x y' is not a path that begins with /"),
+    ],
+)
+def test_wrong_options_of_scraping(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        config(*arguments)
+    assert problem in capsys.readouterr().err

@@ -30,6 +30,8 @@ def test_a_good_file_is_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"note: {path}: apiVersion ")
     assert lines[1:] == [
+        "profile default: first-token-scorer 1 → max-score-picker",
+        "scraping: http, the endpoint's port, /metrics, every 1 s",
         "queue: 100 requests, any number of bytes; waits 90 s, without end while the pool is empty",
         "detector: concurrency",
         "usage limit: priority-holdback",
@@ -63,6 +65,37 @@ def test_what_nothing_is_said_of_is_the_default(
     lines = capsys.readouterr().out.splitlines()
     assert "detector: the default of epp serve" in lines
     assert "fairness ids from: nowhere" in lines
+
+
+def test_profiles_and_scraping_are_summed_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+plugins:
+- type: header-profile-handler
+- {type: metrics-data-source, parameters: {scheme: https, port: 9100, path: /m, interval: 500ms}}
+requestHandler: {parsers: [{pluginRef: passthrough-parser}]}
+schedulingProfiles:
+- name: decode
+  plugins:
+  - {pluginRef: decode-filter}
+  - {pluginRef: queue-scorer, weight: 0.5}
+  - {pluginRef: kv-cache-utilization-scorer}
+- name: any
+  plugins: [{pluginRef: random-picker}]
+""")
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        "profile decode: decode-filter → queue-scorer 0.5 + kv-cache-utilization-scorer 1 →"
+        " max-score-picker",
+        "profile any: random-picker",
+        "scraping: https, port 9100, /m, every 0.5 s",
+        "bodies: not looked into",
+    ]
+    path.write_text("dataLayer: {injectDefaults: false}")
+    assert main(["check", str(path)]) == 0
+    assert "scraping: off" in capsys.readouterr().out.splitlines()
 
 
 def test_all_problems_of_a_bad_file_are_told(

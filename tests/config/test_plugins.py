@@ -1,7 +1,7 @@
 import pytest
 from msgspec.structs import fields
 
-from epp.config.plugins import PLUGIN_TYPES
+from epp.config.plugin_types import OWN_TYPES as PLUGIN_TYPES
 from epp.core.flow import UsageLimitOptions
 from epp.core.flow.saturation import AdaptiveOptions, ConcurrencyOptions, UtilizationOptions
 
@@ -190,11 +190,12 @@ def test_parameters_that_do_not_go_together_are_refused(
     [
         ("{type: utilisation-detector}", 'type: found "utilisation-detector"; did you mean'
          ' "utilization-detector"?'),
-        ("{type: frobnicator}", f'type: found "frobnicator"; known: {", ".join(PLUGIN_TYPES)}'),
-        ("{type: queue-scorer}", 'type: this version has no "queue-scorer"; it has plugins of flow'
-         " control only"),
-        ("{type: queue-scorer, name: q}", 'type: plugin "q": this version has no "queue-scorer"; it'
-         " has plugins of flow control only"),
+        ("{type: frobnicator}", 'type: found "frobnicator"; `epp explain --plugins` lists what'
+         " there is"),
+        ("{type: queue-score}", 'type: found "queue-score"; did you mean "queue-scorer"?'),
+        ("{type: dcgm-extractor}", 'type: this version has no "dcgm-extractor"'),
+        ("{type: dcgm-extractor, name: q}", 'type: plugin "q": this version has no'
+         ' "dcgm-extractor"'),
         ("{type: program-aware-fairness}", 'type: this version has no "program-aware-fairness";'
          " weighted-fair-fairness-policy does its work"),
         ("{type: sheddable-eviction-filter}", 'type: this version has no'
