@@ -6,6 +6,7 @@ raised as :class:`epp.errors.UsageError` and becomes one line and exit code 2.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,6 +20,8 @@ _COMMANDS = (
     "epp.gateway.up",
     "epp.serve",
     "epp.config.command",
+    "epp.config.explain",
+    "epp.observability.command",
     "epp.gateway.envoy_config",
     "epp.modelserver.command",
     "epp.simulation.command",
@@ -37,12 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         import_module(module).add_parser(subcommands)
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         print(f"epp: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 if __name__ == "__main__":

@@ -6,11 +6,19 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from epp.config.arguments import add_flow_arguments, picker_config, positive, seconds, whole_number
+from msgspec.structs import replace
+
+from epp.config.arguments import (
+    add_flow_arguments,
+    add_scrape_arguments,
+    picker_config,
+    positive,
+    seconds,
+    whole_number,
+)
 from epp.config.options import ServeOptions, TlsVersion, TransportName
-from epp.config.scrape import ScrapeOptions, ScrapeScheme
 from epp.core.exchange import ExchangeLimits
 
 if TYPE_CHECKING:
@@ -21,8 +29,6 @@ __all__ = ["add_parser"]
 
 logger = logging.getLogger(__name__)
 
-_IDLE_INTERVALS: Final = 5.0
-_SHORTEST_INTERVAL_S: Final = 0.05
 _Main: TypeAlias = Coroutine[Any, Any, None]
 
 
@@ -41,7 +47,7 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--max-body-bytes", type=positive, default=ExchangeLimits().max_body_bytes, metavar="BYTES",
         help="largest request body; a larger one is answered 413",
     )  # fmt: skip
-    _add_scrape_arguments(parser.add_argument_group("model servers' metrics"))
+    add_scrape_arguments(parser)
     process = parser.add_argument_group("process")
     defaults = ServeOptions(manifests=())
     process.add_argument(
@@ -144,26 +150,6 @@ def _add_listen_arguments(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_scrape_arguments(group: "argparse._ArgumentGroup") -> None:
-    scrape = ScrapeOptions()
-    group.add_argument(
-        "--scrape", action=argparse.BooleanOptionalAction, default=True,
-        help="fetch every endpoint's metrics page, for the load of its engine",
-    )  # fmt: skip
-    group.add_argument(
-        "--metrics-scrape-interval", type=_interval, default=scrape.interval_s, metavar="SECONDS",
-        help="fetch it about so often; a fifth as often where nothing runs or waits",
-    )  # fmt: skip
-    group.add_argument(
-        "--metrics-scrape-path", type=_path, default=scrape.path, metavar="PATH",
-        help="where the page is",
-    )  # fmt: skip
-    group.add_argument(
-        "--metrics-scrape-scheme", choices=get_args(ScrapeScheme), default=scrape.scheme,
-        help="how it is fetched; with https, certificates are not verified",
-    )  # fmt: skip
-
-
 def _run(args: argparse.Namespace) -> int:
     from epp.memory import keep_freed_memory
     from epp.observability.logs import set_up_logging
@@ -210,6 +196,7 @@ def _run_loop(main: _Main) -> None:
 
 
 def _options(args: argparse.Namespace, picker: "PickerConfig") -> ServeOptions:
+    config_file: Path | None = getattr(args, "config_file", None)
     return ServeOptions(
         manifests=tuple(args.manifests),
         pool_name=args.pool_name,
@@ -226,26 +213,22 @@ def _options(args: argparse.Namespace, picker: "PickerConfig") -> ServeOptions:
         saturation=picker.saturation or ServeOptions(manifests=()).saturation,
         flow=picker.flow,
         claims=picker.claims,
-        exchange=ExchangeLimits(max_body_bytes=args.max_body_bytes),
-        scrape=_scrape_options(args),
+        exchange=_exchange_limits(args, picker),
+        scrape=picker.scrape,
         drain_timeout_s=args.drain_timeout,
         shutdown_grace_s=args.shutdown_grace,
         workers=args.workers,
         connection_streams=args.connection_streams,
         core_gap_timeout_s=args.core_gap_timeout,
+        new_scheduler=picker.new_scheduler,
+        config_file=config_file,
+        reread=None if config_file is None else lambda: _options(args, picker_config(args)),
     )
 
 
-def _scrape_options(args: argparse.Namespace) -> ScrapeOptions | None:
-    if not args.scrape:
-        return None
-    interval_s = args.metrics_scrape_interval
-    return ScrapeOptions(
-        interval_s=interval_s,
-        idle_interval_s=_IDLE_INTERVALS * interval_s,
-        path=args.metrics_scrape_path,
-        scheme=args.metrics_scrape_scheme,
-    )
+def _exchange_limits(args: argparse.Namespace, picker: "PickerConfig") -> ExchangeLimits:
+    limits = ExchangeLimits(max_body_bytes=args.max_body_bytes)
+    return limits if picker.reads_bodies else replace(limits, max_inspected_bytes=0)
 
 
 async def _serve(
@@ -255,7 +238,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signal_number, stop.set)
-    async with make_service():
+    async with make_service() as service:
+        loop.add_signal_handler(signal.SIGHUP, service.reload)
         tell_ready()
         await stop.wait()
         loop.remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait
@@ -263,16 +247,3 @@ async def _serve(
 
 def _port(text: str) -> int:
     return whole_number(text, 0, 65_535, "a port")
-
-
-def _interval(text: str) -> float:
-    interval_s = seconds(text)
-    if interval_s < _SHORTEST_INTERVAL_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is less than {_SHORTEST_INTERVAL_S} seconds")
-    return interval_s
-
-
-def _path(text: str) -> str:
-    if text.startswith("/") and text.isascii() and text.isprintable() and " " not in text:
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is not a path that begins with /")

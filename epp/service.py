@@ -14,6 +14,7 @@ from typing import Final
 
 from epp.clock import Alarm, monotonic_s
 from epp.config import ServeOptions
+from epp.config.watch import ConfigWatch
 from epp.core.claims import ClaimsReader
 from epp.core.exchange import Exchange
 from epp.core.flow.saturation import make_detector
@@ -21,12 +22,13 @@ from epp.core.headers import Headers
 from epp.core.replies import ProxyStream
 from epp.core.resources import Endpoint, PoolResources
 from epp.core.router import Router
-from epp.core.scheduling import LeastLoaded
+from epp.core.scheduling import ProfileScheduler, Scheduler
 from epp.core.timers import Timers
 from epp.discovery.files import FileSource
 from epp.discovery.problems import ManifestError
 from epp.engines import ScrapeMetrics, Scraper
 from epp.errors import UsageError
+from epp.observability.explain import PickAnswer, explain_pick
 from epp.observability.http import ObservabilityServer
 from epp.observability.metrics import Metrics
 from epp.proxy.eds import write_eds
@@ -60,10 +62,11 @@ class Service:
         self._options = options
         self.metrics = Metrics([limit.value for limit in Limit])
         self._claims = ClaimsReader(options.claims)
+        self._plugin_failure = ""
         self._timers = Timers()
         self._alarm = Alarm(self._timers)
         self.router = Router(
-            scheduler=LeastLoaded(),
+            scheduler=self._new_scheduler(options),
             options=options.flow,
             make_detector=partial(make_detector, options.saturation),
             timers=self._timers,
@@ -81,7 +84,12 @@ class Service:
             options, self._new_exchange, self._health, on_limit=self.metrics.limit_met
         )
         self.health_server = HealthServer(self._health)
-        self.observability = ObservabilityServer(self.metrics.render, lambda: self.is_ready)
+        self.observability = ObservabilityServer(
+            self.metrics.render,
+            lambda: self.is_ready,
+            self._explain_pick,
+            max_body_bytes=options.exchange.max_body_bytes,
+        )
         self.metrics.watch(self.router, lambda: self.ext_proc.open_streams, monotonic_s)
         self._source = FileSource(
             options.manifests,
@@ -90,6 +98,7 @@ class Service:
             on_lookup_failure=lambda name: self.metrics.name_unresolved(),
         )
         self._scraper = self._make_scraper()
+        self._config = self._make_config_watch()
         self._watchers: list[asyncio.Task[None]] = []
         self._change: asyncio.TimerHandle | None = None
 
@@ -134,6 +143,13 @@ class Service:
                 while self.router.pool.total_in_flight:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(_DRAIN_POLL_S)
 
+    def reload(self) -> None:
+        """Look at the configuration's file now, and not with the next poll."""
+        if self._config is None:
+            logger.info("there is no configuration file to read again")
+        else:
+            self._config.poke()
+
     # Start and stop
 
     async def _start(self) -> None:
@@ -162,10 +178,15 @@ class Service:
     def _watch(self) -> None:
         watching = self._source.run(self._apply_change, self._reject_change)
         self._watchers.append(asyncio.create_task(watching, name="watch resources"))
+        if self._config is not None:
+            watching = self._config.run(self._reconfigure, self._reject_configuration)
+            self._watchers.append(asyncio.create_task(watching, name="watch configuration"))
         if self._tls is None:
             logger.info("ext_proc is served in plaintext: there is no --cert-path")
         else:
             self._watchers.append(asyncio.create_task(self._tls.run(), name="watch certificate"))
+        for watcher in self._watchers:
+            watcher.add_done_callback(_tell_failure)
 
     async def _close(self) -> None:
         for watcher in self._watchers:
@@ -180,6 +201,12 @@ class Service:
         await self.health_server.stop()
         await self.observability.stop()
         self._alarm.stop()
+
+    def _make_config_watch(self) -> ConfigWatch[ServeOptions] | None:
+        options = self._options
+        if options.config_file is None:
+            return None
+        return ConfigWatch(options.config_file, options.renewed)
 
     def _make_hub(self, seat: CoreSeat) -> HubServer:
         workers = self._options.workers
@@ -212,8 +239,9 @@ class Service:
 
     def _apply(self, resources: PoolResources) -> None:
         self.router.apply(resources, monotonic_s())
+        self._claims.reads_conversation = self.router.rewrites.has_choices
         if self._scraper is not None:
-            self._scraper.follow(endpoint.destination for endpoint in resources.endpoints)
+            self._scraper.follow(resources.endpoints)
         if self._hub is not None:
             self._hub.hub.announce_resources(resources)
         self.metrics.resources_applied(self.router)
@@ -249,8 +277,66 @@ class Service:
         except UsageError as error:
             logger.error("the endpoints could not be handed to Envoy: %s", error)
 
+    def _explain_pick(self, headers: Headers, body: bytes) -> PickAnswer:
+        max_bytes = self._options.exchange.max_inspected_bytes
+        claims = self._claims.read(headers, body, None, max_inspected_bytes=max_bytes)
+        return explain_pick(self.router, claims, monotonic_s())
+
+    def _new_scheduler(self, options: ServeOptions) -> Scheduler:
+        scheduler = options.new_scheduler()
+        if isinstance(scheduler, ProfileScheduler):
+            scheduler.on_failure = self._plugin_failed
+        return scheduler
+
+    def _plugin_failed(self, error: Exception) -> None:
+        """A plugin has raised: count it, and log it unless it is the same as the last time."""
+        self.metrics.plugin_failed()
+        failure = f"{type(error).__name__}: {error}"
+        if failure != self._plugin_failure:
+            self._plugin_failure = failure
+            text = "a scheduling plugin has failed, the least used endpoint is picked: %s"
+            logger.error(text, failure, exc_info=error)
+
+    # The configuration
+
+    def _reconfigure(self, options: ServeOptions) -> None:
+        """Go by another configuration, as a whole: nothing runs in between."""
+        scheduler = self._new_scheduler(options)
+        if self._scraper is not None and options.scrape is not None:
+            try:
+                self._scraper.reconfigure(options.scrape)
+            except UsageError as error:  # of files that it names
+                self._reject_configuration(error)
+                return
+        is_same_detector = options.saturation == self._options.saturation
+        self.router.reconfigure(
+            scheduler=scheduler,
+            options=options.flow,
+            make_detector=None if is_same_detector else partial(make_detector, options.saturation),
+            now=monotonic_s(),
+        )
+        claims = ClaimsReader(options.claims)
+        claims.reads_conversation = self._claims.reads_conversation
+        self._claims = claims
+        self._options = options
+        if self._hub is not None:
+            self._hub.hub.announce_configuration()
+        self.metrics.configuration_applied()
+        logger.info("configuration applied file=%s", options.config_file)
+
+    def _reject_configuration(self, error: UsageError) -> None:
+        self.metrics.configuration_rejected()
+        logger.warning("configuration rejected, the last good one stays: %s", error)
+
     def _reject_change(self, error: ManifestError) -> None:
         self.metrics.resources_rejected()
+
+
+def _tell_failure(watcher: asyncio.Task[None]) -> None:
+    """Say so where a change will not be noticed any more, instead of going on in silence."""
+    error = None if watcher.cancelled() else watcher.exception()
+    if error is not None:
+        logger.error("%s has failed and goes on no more", watcher.get_name(), exc_info=error)
 
 
 def _write_eds(path: Path | None, endpoints: Iterable[Endpoint]) -> None:

@@ -17,7 +17,7 @@ __all__ = ["FlowState"]
 _BAND: Final = ("priority", "inference_pool")
 _FLOW: Final = ("fairness_id", "priority", "inference_pool")
 _REASONS: Final = (
-    "inflight", "waiting", "kv", "stale", "warming", "no-endpoints", "holdback",
+    "inflight", "waiting", "kv", "stale", "warming", "no-endpoints", "holdback", "filtered",
 )  # fmt: skip
 _MAX_FLOWS: Final = 100
 _OTHER: Final = "other"

@@ -25,12 +25,15 @@ from epp.core.router import DEFAULT_FAIRNESS_ID, Router
 from epp.observability.families import gauge
 from epp.observability.flow import FlowState
 from epp.observability.requests import RequestMetrics
+from epp.observability.rewrites import RewriteMetrics
+from epp.observability.scheduling import SchedulingState
 
 __all__ = ["Metrics"]
 
 # Creation times double the page and no dashboard reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+_DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
 _HANDSHAKE_REFUSALS: Final = (
     "alpn", "plaintext", "version", "no-certificate", "bad-certificate", "by-peer", "other",
 )  # fmt: skip
@@ -46,12 +49,30 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._requests = RequestMetrics()
         self.registry.register(self._requests)
+        self._rewrites = RewriteMetrics()
+        self.registry.register(self._rewrites)
         self._define_refusals()
         self._reloads = self._counter(
             "resources_reload_total", "Reloads of the resources, by result.", ("result",)
         )
         for result in ("applied", "rejected"):
             self._reloads.labels(result)
+        self._config_reloads = self._counter(
+            "config_reload_total", "Changes of the configuration file, by result.", ("result",)
+        )
+        for result in ("applied", "rejected"):
+            self._config_reloads.labels(result)
+        self._config_applied = Gauge(
+            "llm_d_epp_config_applied_timestamp_seconds",
+            "When the configuration that is used was read.",
+            registry=self.registry,
+        )
+        self._config_applied.set_to_current_time()
+        self._plugin_failures = self._counter(
+            "scheduling_plugin_failures_total",
+            "Times that a scheduling plugin failed, and the least used endpoint was picked.",
+            (),
+        )
         self._unresolved = self._counter(
             "endpoint_resolve_errors_total", "Failed look-ups of an endpoint's DNS name.", ()
         )
@@ -75,6 +96,7 @@ class Metrics:
         export."""
         self.registry.register(_RouterState(router, open_streams))
         self.registry.register(FlowState(router, now))
+        self.registry.register(SchedulingState(router))
 
     def resources_applied(self, router: Router) -> None:
         """Count a reload that was applied, and make the series of its priorities begin at zero."""
@@ -87,6 +109,19 @@ class Metrics:
     def resources_rejected(self) -> None:
         """Count a reload that did not validate; the state before it stays."""
         self._reloads.labels("rejected").inc()
+
+    def configuration_applied(self) -> None:
+        """Count a change of the configuration that was applied."""
+        self._config_reloads.labels("applied").inc()
+        self._config_applied.set_to_current_time()
+
+    def configuration_rejected(self) -> None:
+        """Count a change of the configuration that is no good; the one before it stays."""
+        self._config_reloads.labels("rejected").inc()
+
+    def plugin_failed(self) -> None:
+        """Count a pick that was made without the profile, since a plugin had failed."""
+        self._plugin_failures.inc()
 
     def name_unresolved(self) -> None:
         """Count a failed look-up of an endpoint's DNS name."""
@@ -113,6 +148,8 @@ class Metrics:
     def wait_ended(self, request: Request, outcome: Outcome, waited_s: float) -> None:
         """Count the end of a wait."""
         self._requests.wait_ended(request, outcome, waited_s)
+        if outcome is _DISPATCHED:
+            self._rewrites.dispatched(request)
 
     def adopted(self, request: Request) -> None:
         """Count a request that runs, and not as one that was sent."""
@@ -137,6 +174,10 @@ class Metrics:
     def refused_early(self, reason: str) -> None:
         """Count an answer given before the queue."""
         self._refused_early.labels(reason).inc()
+
+    def rewrite_skipped(self, reason: str) -> None:
+        """Count what was not rewritten."""
+        self._rewrites.skipped(reason)
 
     # Definitions
 

@@ -75,12 +75,12 @@ def _names(bounds: tuple[float, ...]) -> list[str]:
 class RequestMetrics(Collector):
     """The recorder of the core (:class:`epp.core.ports.Recorder`), but for early refusals.
 
-    At most 1,000 different (model, fairness id, priority) get series of their own; whoever comes
-    later is counted under ``other``.
+    At most 1,000 different (model, target model, fairness id, priority) get series of their own;
+    whoever comes later is counted under ``other``.
     """
 
     def __init__(self) -> None:
-        self._flows: dict[tuple[str, FlowKey], _FlowSeries] = {}
+        self._flows: dict[tuple[str, str, FlowKey], _FlowSeries] = {}
         self._waits: dict[tuple[int, Outcome], _WaitSeries] = {}
         self._overrides: dict[tuple[int, str], int] = {}
         self._evictions: dict[tuple[str, str], int] = {}
@@ -90,7 +90,7 @@ class RequestMetrics(Collector):
         """Have the series of a priority begin at zero. ``pool_name`` is that of the new series
         from now on."""
         self._pool_name = pool_name
-        self._flow("", FlowKey(priority, default_fairness_id))
+        self._flow_of("", "", FlowKey(priority, default_fairness_id))
         for outcome in Outcome:
             self._wait(priority, outcome)
 
@@ -101,7 +101,7 @@ class RequestMetrics(Collector):
         wait = self._wait(request.flow.priority, outcome)
         wait.total += 1
         wait.duration_s.observe(waited_s)
-        flow = self._flow(request.model, request.flow)
+        flow = self._flow(request)
         if outcome is _DISPATCHED:
             flow.requests += 1
             flow.running += 1
@@ -111,7 +111,7 @@ class RequestMetrics(Collector):
 
     def adopted(self, request: Request) -> None:
         """Count a request that runs, and not as one that was sent."""
-        self._flow(request.model, request.flow).running += 1
+        self._flow(request).running += 1
 
     def overridden(self, priority: int, rule: str) -> None:
         """Count a dispatch out of turn."""
@@ -120,7 +120,7 @@ class RequestMetrics(Collector):
 
     def settled(self, request: Request, charged: int, actual: int) -> None:
         """Count a cost, and how far its estimate was off."""
-        flow = self._flow(request.model, request.flow)
+        flow = self._flow(request)
         flow.cost += actual
         flow.misjudged += abs(actual - charged)
 
@@ -131,7 +131,7 @@ class RequestMetrics(Collector):
 
     def ended(self, request: Request, ending: Ending) -> None:
         """Count the end of an exchange."""
-        flow = self._flow(request.model, request.flow)
+        flow = self._flow(request)
         flow.running -= 1
         flow.duration_s.observe(ending.duration_s)
         if ending.response_bytes is not None:
@@ -141,13 +141,17 @@ class RequestMetrics(Collector):
         elif ending.cause != "complete":
             flow.failed(ending.cause)
 
-    def _flow(self, model: str, flow: FlowKey) -> "_FlowSeries":
-        key = (model, flow)
+    def _flow(self, request: Request) -> "_FlowSeries":
+        model = request.model
+        return self._flow_of(request.client_model or model, model, request.flow)
+
+    def _flow_of(self, model: str, target: str, flow: FlowKey) -> "_FlowSeries":
+        key = (model, target, flow)
         series = self._flows.get(key)
         if series is None:
             if len(self._flows) >= _MAX_FLOWS and model != _OTHER:
-                return self._flow(_OTHER, FlowKey(flow.priority, _OTHER))
-            labels = (model, model, flow.fairness_id, str(flow.priority))
+                return self._flow_of(_OTHER, _OTHER, FlowKey(flow.priority, _OTHER))
+            labels = (model, target, flow.fairness_id, str(flow.priority))
             series = self._flows[key] = _FlowSeries(labels)
         return series
 

@@ -61,6 +61,7 @@ def test_a_closed_gate_says_why() -> None:
     world.admit()
     reasons = {labels["reason"] for labels in world.page().label_sets("flow_control_gate_closed")}
     assert reasons >= {"inflight", "waiting", "kv", "stale", "warming", "no-endpoints", "holdback"}
+    assert "filtered" in reasons
     assert world.page().value("flow_control_gate_closed", priority="0") == 0
     world.admit()
     assert world.page().value("flow_control_gate_closed", priority="0", reason="inflight") == 1

@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp.core.claims import RequestClaims
 from epp.core.flow import FlowLimits, FlowOptions
-from epp.core.gate import Ending
+from epp.core.gate import Ending, Route
 from epp.core.request import FlowKey, Outcome, Request
 from epp.core.resources import Endpoint, Objective, PoolResources, PoolSpec
 from epp.core.router import Router
@@ -49,7 +49,7 @@ class Waiter:
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         self.outcome = Outcome.DISPATCHED
 
     def passed(self, destination: str, now: float) -> None:

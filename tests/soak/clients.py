@@ -4,7 +4,7 @@ import random
 
 from epp.core.claims import RequestClaims
 from epp.core.exchange import Exchange
-from epp.core.gate import Ending
+from epp.core.gate import Ending, Route
 from epp.core.headers import Headers
 from epp.core.replies import BodyMode
 from epp.core.request import Outcome
@@ -60,11 +60,11 @@ class GateClient(Client):
 
     # epp.core.gate.GateWaiter
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         assert self.outcome is None, "a second outcome"
         assert waited_s >= 0
         self.outcome = Outcome.DISPATCHED
-        self._destination = destination
+        self._destination = route.destination
 
     def passed(self, destination: str, now: float) -> None:
         raise AssertionError("an inference request was let pass")
