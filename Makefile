@@ -18,10 +18,10 @@ COMPILE := env -u UV_FIND_LINKS $(UV)/bin/uv --no-config pip compile --quiet --u
 	--custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-grpcio fuzz check lint types layers format protos lock bench clean
+.PHONY: help setup up test test-grpcio fuzz check lint types layers format protos lock bench routing-docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## Install the locked requirements and epp itself into .venv
 
@@ -65,6 +65,9 @@ lock: $(UV)/bin/uv ## Write the lock files anew from pyproject.toml (newest vers
 
 bench: $(READY) ## Measure what the endpoint picker adds to a request
 	@$(BIN)/python benchmarks/load.py $(ARGS)
+
+routing-docs: $(READY) ## Simulate the ways of routing and write the figures of docs/routing.md (an hour)
+	@$(BIN)/python benchmarks/routing.py --write-docs $(ARGS)
 
 clean: ## Remove everything that these targets have made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,7 +14,8 @@ def arrival_times(
 ) -> Iterator[float]:
     """Return the times of arrival from ``start_s`` on, in order."""
     if isinstance(arrivals, Poisson):
-        return _poisson(arrivals.rate_per_s, start_s, rng)
+        times_s = _poisson(arrivals.rate_per_s, start_s, rng)
+        return _growing(times_s, arrivals.ramp_s, start_s, rng) if arrivals.ramp_s else times_s
     if isinstance(arrivals, Constant):
         rate_per_s = arrivals.rate_per_s
         return (start_s + number / rate_per_s for number in itertools.count())
@@ -28,6 +29,13 @@ def _poisson(rate_per_s: float, start_s: float, rng: random.Random) -> Iterator[
     while True:
         time_s += rng.expovariate(rate_per_s)
         yield time_s
+
+
+def _growing(
+    times_s: Iterator[float], ramp_s: float, start_s: float, rng: random.Random
+) -> Iterator[float]:
+    """Leave out so many of the first times that their rate grows linearly."""
+    return (time_s for time_s in times_s if rng.random() * ramp_s < time_s - start_s)
 
 
 def _bursts(burst: Burst, start_s: float) -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""``epp simulate``: what the flow control makes of a workload, without a GPU and in no time."""
+"""``epp simulate``: what flow control and routing make of a workload, with no GPU, in no time."""
 
 import argparse
 import sys
@@ -18,12 +18,17 @@ __all__ = ["add_parser"]
 
 _DESCRIPTION = """\
 Run the endpoint picker's own flow control, scheduler and saturation detector under a virtual clock,
-before simulated engines, and tell who waited how long and who got how much. A scenario is a YAML
-file, or the name of one that ships with epp (--list). A trace is a CSV file with a header:
-arrival_s, prompt_tokens, output_tokens and, if wanted, tenant and priority; with it, the scenario
-only says what the pool and the policies are.
+before simulated engines, and tell who waited how long and who got how much, or, where a scenario
+compares ways of routing, when the first tokens came and what was found in the engines' caches. A
+scenario is a YAML file, or the name of one that ships with epp (--list). A trace is a CSV file with
+a header: arrival_s, prompt_tokens, output_tokens and, if wanted, tenant and priority; with it, the
+scenario only says what the pool and the policies are.
 """
 _POLICIES = ("configured", "weighted-fair", "round-robin", "global-strict", "oracle")
+_ROUTINGS = (
+    *("random", "round-robin", "least-in-flight", "reference-default", "default"),
+    *("oracle", "oracle-hits"),
+)
 
 
 def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,6 +50,22 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
         choices=_POLICIES,
         help="run under this policy, may be repeated; oracle is weighted-fair that knows the"
         " lengths, configured what the scenario says (default: those that the scenario names)",
+    )
+    parser.add_argument(
+        "--routing",
+        action="append",
+        choices=_ROUTINGS,
+        help="pick endpoints this way, may be repeated; the oracles see into the engines"
+        " (default: those that the scenario names)",
+    )
+    parser.add_argument(
+        "--endpoints",
+        type=_at_least(1),
+        metavar="N",
+        help="have N endpoints, with as much to do for each as in the scenario",
+    )
+    parser.add_argument(
+        "--load", type=_factor, default=1.0, metavar="FACTOR", help="have FACTOR times the load"
     )
     parser.add_argument(
         "--seeds", type=_at_least(1), metavar="N", help="run with N seeds (default: the scenario's)"
@@ -70,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError("nothing to simulate; expected SCENARIO, --trace FILE, or --list")
     if args.report is not None:
         _check_report_path(args.report)
-    jobs = [_with_options(scenario, args) for scenario in _scenarios(args)]
+    jobs = [_with_options(*job, args) for job in _scenarios(args)]
     runs, results = _simulate_all(jobs, args)
     if args.report is not None:
         from epp.simulation.report import write_report
@@ -111,11 +132,15 @@ def _with_trace(scenario: "Scenario", path: Path) -> "tuple[Scenario, Trace]":
 
 
 def _with_options(
-    job: "tuple[Scenario, Trace | None]", args: argparse.Namespace
+    scenario: "Scenario", trace: "Trace | None", args: argparse.Namespace
 ) -> "tuple[Scenario, Trace | None]":
     import msgspec
 
-    scenario, trace = job
+    from epp.simulation.scaling import scaled
+
+    scenario = scaled(scenario, args.endpoints, args.load)
+    if args.routing:
+        scenario = msgspec.structs.replace(scenario, routing=tuple(dict.fromkeys(args.routing)))
     if args.policy:
         scenario = msgspec.structs.replace(scenario, policies=tuple(dict.fromkeys(args.policy)))
     if args.seeds:
@@ -133,21 +158,30 @@ def _simulate_all(
     jobs: "list[tuple[Scenario, Trace | None]]", args: argparse.Namespace
 ) -> "tuple[list[Run], list[SimulationResult]]":
     from epp.simulation.progress import Progress
-    from epp.simulation.simulation import simulate
+    from epp.simulation.simulation import simulate, variant_name
 
     runs: list[Run] = []
     results: list[SimulationResult] = []
-    progress = Progress(sys.stderr, sum(len(s.policies) * s.seeds for s, _ in jobs))
+    variants = [
+        (scenario, trace, policy, routing, seed)
+        for scenario, trace in jobs
+        for policy in scenario.policies
+        for routing in scenario.routing
+        for seed in range(1, scenario.seeds + 1)
+    ]
+    progress = Progress(sys.stderr, len(variants))
     try:
-        for scenario, trace in jobs:
-            for policy in scenario.policies:
-                for seed in range(1, scenario.seeds + 1):
-                    progress.begin(f"{scenario.name}, {policy}, seed {seed}")
-                    result = simulate(scenario, policy, seed, trace=trace, on_progress=progress.at)
-                    runs.append(_summary_of(scenario, result))
-                    if args.report is not None:
-                        results.append(result)  # for nothing else: they are large
-                    progress.end(len(result.requests))
+        for scenario, trace, policy, routing, seed in variants:
+            progress.begin(
+                f"{scenario.name}, {variant_name(scenario, policy, routing)}, seed {seed}"
+            )
+            result = simulate(
+                scenario, policy, seed, routing=routing, trace=trace, on_progress=progress.at
+            )
+            runs.append(_summary_of(scenario, result))
+            if args.report is not None:
+                results.append(result)  # for nothing else: they are large
+            progress.end(len(result.requests))
     finally:
         progress.close()
     return runs, results
@@ -155,6 +189,7 @@ def _simulate_all(
 
 def _summary_of(scenario: "Scenario", result: "SimulationResult") -> "Run":
     from epp.simulation.backlog import backlogged_flows, served_within
+    from epp.simulation.routing_figures import routing_figures
     from epp.simulation.summary import summarise
     from epp.simulation.table import Run
 
@@ -163,21 +198,27 @@ def _summary_of(scenario: "Scenario", result: "SimulationResult") -> "Run":
         weights=dict(scenario.weights),
         backlogged=backlogged_flows(result),
         served_within_3_tries=served_within(result, 3),
+        routing=routing_figures(result) if scenario.is_about_routing else None,
     )
 
 
 def _print(runs: "list[Run]", *, as_json: bool) -> None:
+    from epp.simulation.routing_table import routing_table
     from epp.simulation.table import comparison_table, flow_table, to_json
 
     if as_json:
         print(to_json(runs))
         return
+    routed = [run.routing for run in runs if run.routing is not None]
+    tables = [routing_table(routed)] if routed else []
+    runs = [run for run in runs if run.routing is None]
     variants: dict[tuple[str, PolicyName | str], list[Run]] = {}
     for run in runs:
         variants.setdefault((run.summary.scenario, run.summary.policy), []).append(run)
-    print("\n\n".join(flow_table(variant) for variant in variants.values()))
+    tables += [flow_table(variant) for variant in variants.values()]
     if len({policy for _, policy in variants}) > 1:
-        print(f"\n{comparison_table(runs)}")
+        tables.append(comparison_table(runs))
+    print("\n\n".join(tables))
 
 
 def _check_report_path(path: Path) -> None:
@@ -193,6 +234,16 @@ def _at_least(least: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
 
     return parse
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0.0 < value < float("inf"):
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def _seconds(text: str) -> float:

@@ -7,9 +7,10 @@ import msgspec
 from epp.core.pool import EngineLoad
 from epp.core.resources import Endpoint, Objective, PoolResources, PoolSpec
 from epp.core.router import Router
-from epp.simulation.engine import EngineListener, SimulatedEngine
+from epp.simulation.engine import SimulatedEngine
 from epp.simulation.events import Events
 from epp.simulation.scenario import EndpointGroup, Scenario
+from epp.simulation.work import EngineListener
 
 __all__ = ["Fleet", "objective_name"]
 
@@ -49,6 +50,7 @@ class Fleet:
             for priority in sorted(priorities)
         }
         self.engines = {each.endpoint.destination: each.engine for each in self._servers}
+        self.numbers = {destination: number for number, destination in enumerate(self.engines)}
 
     def attach(self, router: Router) -> None:
         """Be this router's pool from now on."""

@@ -27,6 +27,8 @@ class RequestLog:
         self._priority = array("i")
         self._prompt_tokens = array("i")
         self.output_tokens = array("i")
+        self._endpoint = array("i")
+        self._cached_tokens = array("i")
         self._tries = array("i")
         self._outcome = array("i")
         self._arrived_s = array("d")
@@ -44,6 +46,8 @@ class RequestLog:
         self._priority.append(priority)
         self._prompt_tokens.append(prompt_tokens)
         self.output_tokens.append(output_tokens)
+        self._endpoint.append(-1)
+        self._cached_tokens.append(0)
         self._tries.append(0)
         self._outcome.append(_UNFINISHED)
         self._arrived_s.append(now)
@@ -56,13 +60,15 @@ class RequestLog:
         self._tries[row] += 1
         self._entered_s[row] = now
 
-    def dispatched(self, row: int, now: float) -> None:
-        """The request has gone to an endpoint."""
+    def dispatched(self, row: int, endpoint: int, now: float) -> None:
+        """The request has gone to the endpoint with this number."""
         self._dispatched_s[row] = now
+        self._endpoint[row] = endpoint
 
-    def began(self, row: int, now: float) -> None:
-        """Its first token has come out."""
+    def began(self, row: int, cached_tokens: int, now: float) -> None:
+        """Its first token has come out; so many of its prompt were in the engine's cache."""
         self._first_token_s[row] = now
+        self._cached_tokens[row] = cached_tokens
 
     def served(self, row: int, now: float) -> None:
         """Its response is complete."""
@@ -94,6 +100,8 @@ class RequestLog:
             output_tokens=np.array(self.output_tokens, dtype=np.int32),
             outcome=np.array(self._outcome, dtype=np.int32),
             tries=np.array(self._tries, dtype=np.int32),
+            endpoint=np.array(self._endpoint, dtype=np.int32),
+            cached_tokens=np.array(self._cached_tokens, dtype=np.int32),
         )
 
 

@@ -39,7 +39,9 @@ class RequestTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ``outcomes``. Times are in seconds since the simulation began, NaN for what has not happened:
     ``arrived_s`` of the first try, ``entered_s`` of the last one (the wait in the queue is
     ``dispatched_s - entered_s``), ``dispatched_s`` and ``first_token_s`` of the one that was
-    dispatched, ``ended_s`` of the response or the last refusal.
+    dispatched, ``ended_s`` of the response or the last refusal. ``endpoint`` is the number of the
+    endpoint that it went to, below 0 where it went to none, ``cached_tokens`` how many tokens of
+    its prompt were found in the cache there.
     """
 
     tenant: Integers
@@ -53,6 +55,8 @@ class RequestTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     output_tokens: Integers
     outcome: Integers
     tries: Integers
+    endpoint: Integers
+    cached_tokens: Integers
 
     def __len__(self) -> int:
         """Return the number of requests."""

@@ -10,10 +10,14 @@ from epp.core.flow.saturation import ConcurrencyOptions, SaturationOptions
 from epp.modelserver.engine import EngineOptions
 
 __all__ = [
+    "Adapters",
     "Arrivals",
     "Burst",
+    "Chat",
     "ClosedLoop",
     "Constant",
+    "Content",
+    "Documents",
     "EndpointGroup",
     "Fixed",
     "Length",
@@ -21,9 +25,12 @@ __all__ = [
     "OnOff",
     "Poisson",
     "PolicyName",
+    "RandomText",
     "Retries",
+    "RoutingName",
     "Scenario",
     "Scrapes",
+    "SharedPrefix",
     "Tenant",
     "Uniform",
     "Window",
@@ -34,6 +41,17 @@ PolicyName: TypeAlias = Literal[
 ]
 """Which fairness runs: that of the scenario's ``flow``, or one in all of its bands. ``oracle`` is
 weighted-fair with a cost model that knows the lengths."""
+
+RoutingName: TypeAlias = Literal[
+    "random",
+    "round-robin",
+    "least-in-flight",
+    "reference-default",
+    "default",
+    "oracle",
+    "oracle-hits",
+]
+"""Which scheduler picks the endpoints: see :mod:`epp.simulation.routing`."""
 
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
@@ -46,9 +64,13 @@ class _Process(msgspec.Struct, frozen=True, kw_only=True, tag_field="process"):
 
 
 class Poisson(_Process, frozen=True, kw_only=True, tag="poisson"):
-    """Independent arrivals, ``rate_per_s`` of them on average."""
+    """Independent arrivals, ``rate_per_s`` of them on average.
+
+    Within the first ``ramp_s`` seconds their rate grows from 0 to that.
+    """
 
     rate_per_s: _Positive
+    ramp_s: _NotNegative = 0.0
 
 
 class Constant(_Process, frozen=True, kw_only=True, tag="constant"):
@@ -118,6 +140,59 @@ Length: TypeAlias = _Count | Fixed | Uniform | Lognormal
 """Tokens of a prompt or an output; a plain number is a fixed length."""
 
 
+class _Content(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    pass
+
+
+class RandomText(_Content, frozen=True, kw_only=True, tag="random"):
+    """Prompts that have nothing in common."""
+
+
+class SharedPrefix(_Content, frozen=True, kw_only=True, tag="shared-prefix"):
+    """Prompts that begin with one of ``prefixes`` texts of ``prefix_tokens`` tokens.
+
+    The n-th is used in proportion to ``1 / n ** zipf``.
+    """
+
+    prefixes: _Count
+    prefix_tokens: Length = 2000
+    zipf: _NotNegative = 1.0
+
+
+class Chat(_Content, frozen=True, kw_only=True, tag="chat"):
+    """Conversations of ``turns`` requests, each of which repeats all that was said before.
+
+    What arrives are conversations. They begin with one of ``prefixes`` texts, as
+    :class:`SharedPrefix` has them, and go on ``think_s`` seconds after each answer, on average.
+    """
+
+    turns: _Count = 8
+    think_s: _NotNegative = 15.0
+    prefixes: _Count = 1
+    prefix_tokens: Length = 500
+    zipf: _NotNegative = 1.0
+
+
+class Documents(_Content, frozen=True, kw_only=True, tag="document"):
+    """Prompts that begin with one of ``documents`` texts of ``document_tokens`` tokens, each of
+    which gives way to a new one when it has been used ``questions`` times."""
+
+    documents: _Count
+    document_tokens: Length = 20_000
+    questions: _Count = 4
+
+
+Content: TypeAlias = RandomText | SharedPrefix | Chat | Documents
+
+
+class Adapters(msgspec.Struct, frozen=True, kw_only=True):
+    """``count`` LoRA adapters, of which a conversation needs one: the n-th in proportion to
+    ``1 / n ** zipf``."""
+
+    count: _Count
+    zipf: _NotNegative = 1.0
+
+
 class Retries(msgspec.Struct, frozen=True, kw_only=True):
     """What a client does that was turned away: try up to ``max_tries`` times, each time after the
     ``Retry-After`` that it was given, or after ``delay_s`` where it does not obey that."""
@@ -129,6 +204,11 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant: its requests are one flow, with the name as fairness id.
+
+    ``prompt_tokens`` are those that no prompt before had, besides what ``content`` says of what
+    comes before them; without it, and with it where that is random, they are all. Engines cache
+    prefixes of tenants that have a ``content``. A tenant with ``adapters`` asks for these instead
+    of its ``model``.
 
     ``max_tokens`` is what its requests allow and cuts their outputs. It begins at ``start_s`` and
     sends nothing from ``stop_s`` on; None means the end of the simulation. ``wait_limit_s`` and
@@ -143,6 +223,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     weight: _Positive = 1.0
     model: str = ""
+    content: Content | None = None
+    adapters: Adapters | None = None
     start_s: _NotNegative = 0.0
     stop_s: _NotNegative | None = None
     wait_limit_s: _Positive | None = None
@@ -187,8 +269,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     Requests arrive for ``duration_s`` seconds; what is in the system then has ``drain_s`` more to
     end. Figures leave out what arrived, and was served, before ``measure_from_s``. The pool is
     sampled every ``sample_s``. Where the bodies of responses are seen, the flow control hears how
-    far they are every ``progress_s``; 0 means that they are not seen. ``policies`` and ``seeds``
-    are what runs if the user names nothing.
+    far they are every ``progress_s``; 0 means that they are not seen. ``policies``, ``routing`` and
+    ``seeds`` are what runs if the user names nothing: each policy with each routing.
     """
 
     name: str = ""
@@ -200,11 +282,17 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     progress_s: _NotNegative = 0.0
     seeds: _Count = 1
     policies: tuple[PolicyName, ...] = ("configured",)
+    routing: tuple[RoutingName, ...] = ("default",)
     tenants: tuple[Tenant, ...] = ()
     pool: tuple[EndpointGroup, ...] = (EndpointGroup(name="engine", count=4),)
     flow: FlowOptions = FlowOptions()
     saturation: SaturationOptions = ConcurrencyOptions(max_requests=32)
     scrapes: Scrapes = Scrapes()
+
+    @property
+    def is_about_routing(self) -> bool:
+        """Whether it compares ways of routing, or is of requests for which these differ."""
+        return len(self.routing) > 1 or any(tenant.content for tenant in self.tenants)
 
     @property
     def weights(self) -> Mapping[str, float]:

@@ -9,7 +9,15 @@ from epp.discovery.documents import parse_documents
 from epp.discovery.problems import Problems
 from epp.errors import UsageError
 from epp.simulation.reading import Reader
-from epp.simulation.scenario import EndpointGroup, Scenario, Uniform
+from epp.simulation.scenario import (
+    Chat,
+    Documents,
+    EndpointGroup,
+    Scenario,
+    SharedPrefix,
+    Tenant,
+    Uniform,
+)
 
 __all__ = ["read_scenario", "shipped_scenarios"]
 
@@ -91,13 +99,25 @@ def _check(scenario: Scenario, file: str) -> None:
         path, expected = f"scrapes.outages[{index}].groups", f"one of {', '.join(names)}"
         for name in window.groups:
             checks.need(name in names, path, f"there is no group {name!r}", expected)
+    max_loras = min(group.engine.max_loras for group in scenario.pool)
     for index, tenant in enumerate(scenario.tenants):
-        for field in ("prompt_tokens", "output_tokens"):
-            length = getattr(tenant, field)
-            if isinstance(length, Uniform):
-                path, expected = f"tenants[{index}].{field}.high", "at least low, which is"
-                holds = length.high >= length.low
-                checks.need(holds, path, length.high, f"{expected} {length.low}")
+        _check_tenant(tenant, f"tenants[{index}]", checks)
+        found, expected = f"{max_loras} slots in an engine", "at least one, for an adapter"
+        checks.need(
+            max_loras > 0 or not tenant.adapters, f"tenants[{index}].adapters", found, expected
+        )
+
+
+def _check_tenant(tenant: Tenant, path: str, checks: _Checks) -> None:
+    lengths = {"prompt_tokens": tenant.prompt_tokens, "output_tokens": tenant.output_tokens}
+    if isinstance(tenant.content, SharedPrefix | Chat):
+        lengths["content.prefix_tokens"] = tenant.content.prefix_tokens
+    if isinstance(tenant.content, Documents):
+        lengths["content.document_tokens"] = tenant.content.document_tokens
+    for field, length in lengths.items():
+        if isinstance(length, Uniform):
+            expected = f"at least low, which is {length.low}"
+            checks.need(length.high >= length.low, f"{path}.{field}.high", length.high, expected)
 
 
 def _check_group(group: EndpointGroup, path: str, checks: _Checks) -> None:
@@ -108,12 +128,9 @@ def _check_group(group: EndpointGroup, path: str, checks: _Checks) -> None:
     for field in ("prefill_tokens_per_s", "decode_step_s", "time_scale"):
         value = getattr(latency, field)
         checks.need(value > 0, f"{path}.engine.latency.{field}", value, "more than 0")
-    checks.need(
-        latency.decode_step_per_seq_s >= 0,
-        f"{path}.engine.latency.decode_step_per_seq_s",
-        latency.decode_step_per_seq_s,
-        "at least 0",
-    )
+    for field in ("decode_step_per_seq_s", "lora_load_s"):
+        value = getattr(latency, field)
+        checks.need(value >= 0, f"{path}.engine.latency.{field}", value, "at least 0")
     checks.need(
         engine.context_tokens > 1,
         f"{path}.engine",

@@ -1,7 +1,8 @@
 """Who sends requests: open processes, closed loops of clients, traces."""
 
 import random
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -9,12 +10,9 @@ from epp.core.claims import RequestClaims
 from epp.simulation.arrivals import arrival_times
 from epp.simulation.events import Events
 from epp.simulation.fleet import objective_name
-from epp.simulation.lengths import sampler
 from epp.simulation.scenario import ClosedLoop, Retries, Tenant
+from epp.simulation.texts import Ask, Writer, prefix_hashes
 from epp.simulation.trace import Trace, TraceRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["ClosedSender", "Flow", "OpenSender", "Sender", "Site", "TraceSender"]
 
@@ -37,18 +35,19 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     slo_ttft_s: float | None = None
     retries: Retries = Retries()
 
-    def claims(self, row: int, prompt_tokens: int) -> RequestClaims:
+    def claims(self, row: int, ask: Ask) -> RequestClaims:
         """Return the claims of the request with this number."""
         return RequestClaims(
             id=str(row),
             objective=objective_name(self.priority),
             fairness_id=self.name,
             wait_limit_s=self.wait_limit_s,
-            model=self.model,
-            body_bytes=prompt_tokens * _BYTES_PER_TOKEN,
-            prompt_tokens=prompt_tokens,
+            model=self.model if ask.adapter is None else ask.adapter,
+            body_bytes=ask.prompt_tokens * _BYTES_PER_TOKEN,
+            prompt_tokens=ask.prompt_tokens,
             max_output_tokens=self.max_tokens,
             slo_ttft_s=self.slo_ttft_s,
+            prefix=prefix_hashes(ask.text, ask.prompt_tokens),
         )
 
 
@@ -57,9 +56,7 @@ class Site(Protocol):
 
     events: Events
 
-    def send(
-        self, sender: "Sender", flow: Flow, prompt_tokens: int, output_tokens: int, now: float
-    ) -> None:
+    def send(self, sender: "Sender", flow: Flow, ask: Ask, now: float) -> None:
         """Send a request; ``sender`` is told when it is over."""
 
 
@@ -75,37 +72,58 @@ class Sender(Protocol):
 
 
 class _TenantSender:
-    """Draws the lengths of a tenant's requests, each kind from random numbers of its own, so that
-    a tenant asks for the same whatever the others do and whatever the policy is. Lengths are cut to
-    ``most_tokens`` for prompt and output together, the prompt in favour of the output."""
+    """Sends the conversations of a tenant as the client of each of their requests."""
 
     def __init__(
-        self, site: Site, tenant: Tenant, flow: Flow, seed: str, duration_s: float, most_tokens: int
+        self, site: Site, tenant: Tenant, flow: Flow, writer: Writer, seed: str, duration_s: float
     ) -> None:
         self._site = site
         self._flow = flow
         self._stop_s = duration_s if tenant.stop_s is None else min(tenant.stop_s, duration_s)
         self._start_s = tenant.start_s
-        self._draw_prompt = sampler(tenant.prompt_tokens, random.Random(f"{seed}/prompt"))
-        self._draw_output = sampler(tenant.output_tokens, random.Random(f"{seed}/output"))
-        self._most_output = most_tokens - 1  # there is at least one token of a prompt
-        if tenant.max_tokens is not None:
-            self._most_output = min(self._most_output, tenant.max_tokens)
-        self._most_tokens = most_tokens
+        self._writer = writer
 
-    def _send(self, sender: Sender, now: float) -> None:
-        output_tokens = min(self._draw_output(), self._most_output)
-        prompt_tokens = min(self._draw_prompt(), self._most_tokens - output_tokens)
-        self._site.send(sender, self._flow, prompt_tokens, output_tokens, now)
+    def over(self, retry_after_s: float, now: float) -> None:
+        """A conversation is over."""
+
+    def _send(self, now: float) -> None:
+        asks = self._writer.conversation()
+        self._site.send(_Conversation(self, iter(asks[1:])), self._flow, asks[0], now)
+
+    def go_on(self, sender: "Sender", ask: Ask, time_s: float) -> bool:
+        """Send another request of a conversation then, unless the tenant has stopped by then."""
+        if time_s >= self._stop_s:
+            return False
+        self._site.events.schedule(
+            time_s, lambda now: self._site.send(sender, self._flow, ask, now)
+        )
+        return True
+
+
+class _Conversation:
+    """The client of all requests of a conversation. One that is refused is its last."""
+
+    def __init__(self, tenant: _TenantSender, asks: Iterator[Ask]) -> None:
+        self._tenant = tenant
+        self._asks = asks
+
+    def begin(self) -> None:
+        """Do nothing: the first request has been sent."""
+
+    def over(self, retry_after_s: float, now: float) -> None:
+        """Think about the answer and send the next request."""
+        ask = None if retry_after_s else next(self._asks, None)
+        if ask is None or not self._tenant.go_on(self, ask, now + ask.think_s):
+            self._tenant.over(retry_after_s, now)
 
 
 class OpenSender(_TenantSender):
     """Sends by an open process: whatever becomes of the requests, the next one comes."""
 
     def __init__(
-        self, site: Site, tenant: Tenant, flow: Flow, seed: str, duration_s: float, most_tokens: int
+        self, site: Site, tenant: Tenant, flow: Flow, writer: Writer, seed: str, duration_s: float
     ) -> None:
-        super().__init__(site, tenant, flow, seed, duration_s, most_tokens)
+        super().__init__(site, tenant, flow, writer, seed, duration_s)
         if isinstance(tenant.arrivals, ClosedLoop):
             raise AssertionError("a closed loop has no times of arrival")
         self._times = arrival_times(
@@ -118,11 +136,8 @@ class OpenSender(_TenantSender):
         if time_s is not None and time_s < self._stop_s:
             self._site.events.schedule(time_s, self._arrive)
 
-    def over(self, retry_after_s: float, now: float) -> None:
-        """Do nothing."""
-
     def _arrive(self, now: float) -> None:
-        self._send(self, now)
+        self._send(now)
         self.begin()
 
 
@@ -130,9 +145,9 @@ class ClosedSender(_TenantSender):
     """Clients that send the next request when the one before is over."""
 
     def __init__(
-        self, site: Site, tenant: Tenant, flow: Flow, seed: str, duration_s: float, most_tokens: int
+        self, site: Site, tenant: Tenant, flow: Flow, writer: Writer, seed: str, duration_s: float
     ) -> None:
-        super().__init__(site, tenant, flow, seed, duration_s, most_tokens)
+        super().__init__(site, tenant, flow, writer, seed, duration_s)
         if not isinstance(tenant.arrivals, ClosedLoop):
             raise AssertionError("only a closed loop has clients")
         self._clients = tenant.arrivals.clients
@@ -153,7 +168,7 @@ class ClosedSender(_TenantSender):
             self._site.events.schedule(time_s, self._ask)
 
     def _ask(self, now: float) -> None:
-        self._send(self, now)
+        self._send(now)
 
 
 class TraceSender:
@@ -175,7 +190,7 @@ class TraceSender:
 
         def arrive(now: float) -> None:
             flow = self._flows[row.tenant, row.priority]
-            self._site.send(self, flow, row.prompt_tokens, row.output_tokens, now)
+            self._site.send(self, flow, Ask(row.prompt_tokens, row.output_tokens), now)
             self.begin()
 
         self._site.events.schedule(row.arrival_s, arrive)

@@ -14,23 +14,24 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from epp.core.flow.saturation import make_detector
-from epp.core.gate import Admission, Ending
+from epp.core.gate import Admission, Ending, Route
 from epp.core.ports import NullRecorder
 from epp.core.request import Outcome
 from epp.core.router import Router
-from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
-from epp.simulation.engine import Work
 from epp.simulation.events import Events
 from epp.simulation.fleet import Fleet
 from epp.simulation.policies import KnownLengths, flow_options
 from epp.simulation.recording import PoolSamples, RequestLog, service_curve
 from epp.simulation.result import OUTCOMES, SERVED, Floats, RequestTable, SimulationResult
-from epp.simulation.scenario import ClosedLoop, PolicyName, Scenario
+from epp.simulation.routing import make_scheduler
+from epp.simulation.scenario import ClosedLoop, PolicyName, RoutingName, Scenario
 from epp.simulation.senders import ClosedSender, Flow, OpenSender, Sender, TraceSender
+from epp.simulation.texts import Ask, Writer
 from epp.simulation.trace import Trace
+from epp.simulation.work import Work
 
-__all__ = ["Simulation", "simulate"]
+__all__ = ["Simulation", "simulate", "variant_name"]
 
 OnProgress = Callable[[float], None]
 _OK = 200
@@ -42,25 +43,27 @@ def simulate(
     policy: PolicyName = "configured",
     seed: int = 1,
     *,
+    routing: RoutingName = "default",
     trace: Trace | None = None,
     on_progress: OnProgress = lambda ratio: None,
 ) -> SimulationResult:
     """Run a scenario. A ``trace`` sends instead of the scenario's tenants.
 
+    The result's policy is the :func:`variant_name`.
+
     ``on_progress`` is called again and again with how much of the arrivals' time is over, 0 to 1.
     """
-    return Simulation(scenario, policy, seed, trace, on_progress).run()
+    return Simulation(scenario, policy, seed, routing, trace, on_progress).run()
 
 
 class _Call(Work):
     """A request: its client, that hears of the gate's decision, and the sequence it becomes."""
 
-    __slots__ = ("admission", "flow", "row", "sender", "simulation", "tries")
+    __slots__ = ("admission", "ask", "flow", "row", "sender", "simulation", "tries")
 
-    def __init__(
-        self, simulation: "Simulation", sender: Sender, flow: Flow, prompt: int, output: int
-    ) -> None:
-        super().__init__(prompt, output)
+    def __init__(self, simulation: "Simulation", sender: Sender, flow: Flow, ask: Ask) -> None:
+        super().__init__(ask.prompt_tokens, ask.output_tokens, ask.text, ask.adapter)
+        self.ask = ask
         self.simulation = simulation
         self.sender = sender
         self.flow = flow
@@ -73,13 +76,14 @@ class _Call(Work):
         simulation = self.simulation
         self.tries += 1
         simulation.log.entered(self.row, now)
-        claims = self.flow.claims(self.row, self.prompt_tokens)
+        claims = self.flow.claims(self.row, self.ask)
         self.admission = simulation.router.admit(claims, self, now)
 
-    def dispatched(self, destination: str, waited_s: float, now: float) -> None:
+    def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         """Go to the engine."""
-        self.simulation.log.dispatched(self.row, now)
-        self.simulation.fleet.engines[destination].add(self, now)
+        fleet = self.simulation.fleet
+        self.simulation.log.dispatched(self.row, fleet.numbers[route.endpoint], now)
+        fleet.engines[route.endpoint].add(self, now)
 
     def passed(self, destination: str, now: float) -> None:
         """Never happens: all requests are inferences."""
@@ -108,15 +112,18 @@ class Simulation:
         scenario: Scenario,
         policy: PolicyName,
         seed: int,
+        routing: RoutingName = "default",
         trace: Trace | None = None,
         on_progress: OnProgress = lambda ratio: None,
     ) -> None:
         self._scenario = scenario
         self._policy = policy
+        self._routing = routing
         self._seed = seed
         self._trace = trace
         self._on_progress = on_progress
         self._open = 0
+        self.calls: dict[int, Work] = {}  # by the number that is the request's id
         self.timers = Timers()
         self.events = Events(self.timers)
         self.log = RequestLog()
@@ -143,7 +150,7 @@ class Simulation:
         table = self.log.table()
         return SimulationResult(
             scenario=scenario.name,
-            policy=self._policy,
+            policy=variant_name(scenario, self._policy, self._routing),
             seed=self._seed,
             duration_s=scenario.duration_s,
             measure_from_s=scenario.measure_from_s,
@@ -156,18 +163,19 @@ class Simulation:
 
     # What the senders do
 
-    def send(
-        self, sender: Sender, flow: Flow, prompt_tokens: int, output_tokens: int, now: float
-    ) -> None:
+    def send(self, sender: Sender, flow: Flow, ask: Ask, now: float) -> None:
         """Let a request arrive."""
-        call = _Call(self, sender, flow, prompt_tokens, output_tokens)
-        call.row = self.log.arrived(flow.tenant, flow.priority, prompt_tokens, output_tokens, now)
+        call = _Call(self, sender, flow, ask)
+        tokens = ask.prompt_tokens, ask.output_tokens
+        call.row = self.log.arrived(flow.tenant, flow.priority, *tokens, now)
+        self.calls[call.row] = call
         self._open += 1
         call.enter(now)
 
     def over(self, call: _Call, retry_after_s: float, now: float) -> None:
         """A request is over."""
         self._open -= 1
+        del self.calls[call.row]
         call.admission = None  # which knows the call: without it there is no cycle
         call.sender.over(retry_after_s, now)
 
@@ -175,7 +183,7 @@ class Simulation:
 
     def began(self, work: Work, now: float) -> None:
         """The first token of a request has come out."""
-        self.log.began(_call(work).row, now)
+        self.log.began(_call(work).row, max(0, work.cached_tokens), now)
 
     def ended(self, work: Work, now: float) -> None:
         """The last token of a request has come out."""
@@ -209,7 +217,7 @@ class Simulation:
     def _make_router(self) -> Router:
         scenario = self._scenario
         router = Router(
-            scheduler=LeastLoaded(),
+            scheduler=make_scheduler(self._routing, self.fleet.engines, self.calls),
             options=flow_options(scenario, self._policy),
             make_detector=lambda pool, timers: make_detector(scenario.saturation, pool, timers),
             timers=self.timers,
@@ -240,7 +248,8 @@ class Simulation:
             )
             kind = ClosedSender if isinstance(tenant.arrivals, ClosedLoop) else OpenSender
             seed = f"{self._seed}/{number}/{tenant.name}"
-            senders.append(kind(self, tenant, flow, seed, scenario.duration_s, most_tokens))
+            writer = Writer(tenant, number, seed, most_tokens)
+            senders.append(kind(self, tenant, flow, writer, seed, scenario.duration_s))
         return names, senders
 
     def _make_trace_sender(self, trace: Trace) -> tuple[list[str], Sequence[Sender]]:
@@ -285,6 +294,13 @@ class Simulation:
             of_outputs = service_curve(first_s, ended_s, output, time_s)
             curves[name] = of_prompts + of_outputs
         return curves
+
+
+def variant_name(scenario: Scenario, policy: PolicyName, routing: RoutingName) -> str:
+    """Return what a run is called: policy, routing, or both, by what the scenario varies."""
+    if not scenario.is_about_routing:
+        return policy
+    return routing if len(scenario.policies) < 2 else f"{policy}, {routing}"
 
 
 def _call(work: Work) -> _Call:

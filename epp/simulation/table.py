@@ -10,9 +10,10 @@ import numpy as np
 from epp.simulation.backlog import evenness
 from epp.simulation.report.numbers import NOTHING, percent, seconds
 from epp.simulation.result import SERVED
+from epp.simulation.routing_figures import RoutingFigures
 from epp.simulation.summary import FlowName, FlowSummary, Summary
 
-__all__ = ["Run", "comparison_table", "flow_table", "to_json"]
+__all__ = ["Run", "aligned", "comparison_table", "flow_table", "to_json"]
 
 _ORACLE = "oracle"
 
@@ -21,13 +22,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of one run.
 
     ``weights`` are those of the tenants, where they are not 1; ``backlogged`` are the flows that
-    always had something waiting; ``served_within_3_tries`` is a part of all requests.
+    always had something waiting; ``served_within_3_tries`` is a part of all requests. ``routing``
+    is known where the scenario is about that.
     """
 
     summary: Summary
     weights: dict[str, float]
     backlogged: tuple[FlowName, ...]
     served_within_3_tries: float
+    routing: RoutingFigures | None = None
 
 
 def flow_table(runs: Sequence[Run]) -> str:
@@ -47,7 +50,7 @@ def flow_table(runs: Sequence[Run]) -> str:
         flows = [f for run in runs for f in run.summary.flows if (f.tenant, f.priority) == name]
         rows.append((name[0], str(name[1]), *_figures(flows)))
     jain = _spread([run.summary.jain for run in runs], _fraction)
-    lines = [title, *_aligned(rows), f"Jain's index over the tenants: {jain}"]
+    lines = [title, *aligned(rows), f"Jain's index over the tenants: {jain}"]
     if any(run.summary.total.most_tries > 1 for run in runs):
         within = _spread([run.served_within_3_tries for run in runs], percent)
         most = _spread([run.summary.total.most_tries for run in runs], _whole)
@@ -84,7 +87,7 @@ def comparison_table(runs: Sequence[Run]) -> str:
                     (scenario, policy, *shares, flow.tenant, _spread(waits, seconds),
                      _spread(multiples, "{:.2f}".format))
                 )  # fmt: skip
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows))
 
 
 def to_json(runs: Sequence[Run]) -> str:
@@ -142,7 +145,8 @@ def _spread(values: Sequence[float], written: Callable[[float], str]) -> str:
     return median if least == most else f"{median} [{least}, {most}]"
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table whose columns are aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -21,6 +21,13 @@ def test_poisson_has_its_rate_and_its_spread() -> None:
     assert variance == pytest.approx(mean**2, rel=0.06)
 
 
+def test_poisson_may_begin_slowly() -> None:
+    times = _first(Poisson(rate_per_s=40.0, ramp_s=100.0), 8_000)
+    # The integral of a rate that grows linearly, then of one that stays.
+    for from_s, to_s, expected in ((10, 35, 125), (35, 60, 375), (60, 110, 1500), (110, 135, 1000)):
+        assert sum(from_s <= time < to_s for time in times) == pytest.approx(expected, rel=0.15)
+
+
 def test_constant_has_equal_gaps() -> None:
     assert _first(Constant(rate_per_s=2.0), 3) == [10.0, 10.5, 11.0]
 

@@ -58,6 +58,25 @@ def test_policies_seeds_and_duration_can_be_chosen(
     assert {(run["duration_s"], run["measure_from_s"]) for run in runs} == {(15.0, 5.0)}
 
 
+def test_ways_of_routing_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--endpoints", "2", "--load", "0.5", "--duration", "60"]
+    ways = ["--routing", "random", "--routing", "oracle"]
+    assert main(["simulate", "routing-prefixes", *arguments, *ways]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["scenario", "policy", "TTFT"]
+    assert [row.split()[:2] for row in rows] == [
+        ["routing-prefixes", "random"],
+        ["routing-prefixes", "oracle"],
+    ]
+    assert main(["simulate", "routing-prefixes", *arguments, "--routing", "oracle", "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)
+    assert run["routing"]["policy"] == run["summary"]["policy"] == "oracle"
+    assert run["routing"]["hit_ratio"] > 0.5
+    # 90 in a second for 16 endpoints, the rate growing all the minute long; 2/7 are left out.
+    expected = 90 / 16 * (1 - (2 / 7) ** 2) * 60 / 2
+    assert run["routing"]["requests"] == pytest.approx(expected, rel=0.2)
+
+
 def test_several_scenarios_run_one_after_the_other(
     scenario: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +151,10 @@ def test_a_scenario_without_tenants_needs_a_trace(
         (["--duration", "0"], "'0' is not a number of seconds above 0"),
         (["--duration", "long"], "'long' is not a number of seconds above 0"),
         (["--policy", "kind"], "invalid choice: 'kind'"),
+        (["--routing", "best"], "invalid choice: 'best'"),
+        (["--endpoints", "0"], "'0' is not a whole number of at least 1"),
+        (["--load", "-1"], "'-1' is not a number above 0"),
+        (["--load", "much"], "'much' is not a number above 0"),
     ],
 )
 def test_options_are_checked(

@@ -9,8 +9,9 @@ from epp.core.timers import Timers
 from epp.modelserver.engine import Engine, EngineOptions
 from epp.modelserver.latency import LatencyModel
 from epp.modelserver.sequence import EngineRequest
-from epp.simulation.engine import SimulatedEngine, Work
+from epp.simulation.engine import SimulatedEngine
 from epp.simulation.events import Events
+from epp.simulation.work import Work
 from tests.simulation.support import ONE_TOKEN_PER_S
 
 

@@ -38,8 +38,8 @@ def test_a_row_tells_the_life_of_a_request() -> None:
     served, refused, waiting = (log.arrived(2, 5, 100, 10, now) for now in (1.0, 2.0, 3.0))
     for row, now in ((served, 1.0), (refused, 2.0), (refused, 8.0), (waiting, 3.0)):
         log.entered(row, now)
-    log.dispatched(served, 4.0)
-    log.began(served, 5.0)
+    log.dispatched(served, 3, 4.0)
+    log.began(served, 64, 5.0)
     assert log.since_dispatch_s(served, 7.0) == (3.0, 1.0)
     log.served(served, 7.0)
     log.refused(refused, Outcome.EXPIRED, 9.0)
@@ -50,6 +50,8 @@ def test_a_row_tells_the_life_of_a_request() -> None:
     assert table.prompt_tokens.tolist() == [100, 100, 100]
     assert table.output_tokens.tolist() == [10, 10, 10]
     assert table.tries.tolist() == [1, 2, 1]
+    assert table.endpoint.tolist() == [3, -1, -1]
+    assert table.cached_tokens.tolist() == [64, 0, 0]
     assert table.arrived_s.tolist() == [1.0, 2.0, 3.0]
     assert table.entered_s.tolist() == [1.0, 8.0, 3.0]
     assert table.dispatched_s == pytest.approx([4.0, np.nan, np.nan], nan_ok=True)

@@ -50,6 +50,11 @@ def test_those_that_ship_can_all_be_read_by_name() -> None:
         "noisy-neighbour-prompt-heavy",
         "overload-retry",
         "priority-burst",
+        "routing-chat",
+        "routing-documents",
+        "routing-lora",
+        "routing-prefixes",
+        "routing-random",
         "scale-from-zero",
         "slow-endpoint",
     }
@@ -95,6 +100,29 @@ def test_those_that_ship_can_all_be_read_by_name() -> None:
             "tenants: [{name: a, arrivals: {process: poisson, rate_per_s: 1},"
             " prompt_tokens: {distribution: uniform, low: 3, high: 2}}]",
             ": tenants[0].prompt_tokens.high: 2; expected at least low, which is 3",
+        ),
+        (
+            "tenants: [{name: a, arrivals: {process: poisson, rate_per_s: 1}, content: {kind:"
+            " chat, prefix_tokens: {distribution: uniform, low: 3, high: 2}}}]",
+            ": tenants[0].content.prefix_tokens.high: 2; expected at least low, which is 3",
+        ),
+        (
+            "tenants: [{name: a, arrivals: {process: poisson, rate_per_s: 1}, content: {kind:"
+            " document, documents: 1, document_tokens: {distribution: uniform, low: 3, high: 2}}}]",
+            ": tenants[0].content.document_tokens.high: 2; expected at least low, which is 3",
+        ),
+        (
+            "{tenants: [{name: a, arrivals: {process: poisson, rate_per_s: 1},"
+            " adapters: {count: 3}}], pool: [{name: a, engine: {max_loras: 0}}]}",
+            ": tenants[0].adapters: 0 slots in an engine; expected at least one, for an adapter",
+        ),
+        (
+            "pool: [{name: a, engine: {latency: {lora_load_s: -1}}}]",
+            ": pool[0].engine.latency.lora_load_s: -1; expected at least 0",
+        ),
+        (
+            "routing: [best]",
+            ":1: routing[0]: 'best'; expected one of random, round-robin, least-in-flight, ",
         ),
     ],
 )

@@ -247,7 +247,7 @@ def test_loads_are_told_each_period_of_those_that_are_there() -> None:
     assert scrapes.times_s("2") == [5.0, 7.0, 9.0, 11.0, 13.0]
     loads = {now: load for name, now, load in scrapes.seen if name == "10.0.0.1:8000"}
     assert (loads[4.0].waiting, loads[4.0].running) == (0, 2)
-    assert loads[20.0] == EngineLoad(0, 0, 0.0)
+    assert loads[20.0] == EngineLoad(0, 0, 0.0, max_adapters=4, block_tokens=16, cache_blocks=4096)
 
 
 def test_loads_may_come_late_or_not_at_all() -> None:

@@ -7,8 +7,9 @@ import numpy as np
 
 from epp.simulation.report.comparison import Comparison
 from epp.simulation.report.markup import Markup, join, tag
-from epp.simulation.report.numbers import NOTHING, count, seconds
+from epp.simulation.report.numbers import NOTHING, count, percent, seconds
 from epp.simulation.result import OUTCOMES, SERVED
+from epp.simulation.routing_figures import routing_figures
 from epp.simulation.summary import Figures, FlowName
 
 __all__ = ["tables_of"]
@@ -66,14 +67,19 @@ def _counter(outcome: str) -> Callable[[Figures], float]:
 
 def _by_policy(comparison: Comparison, columns: Sequence[_Column]) -> Markup:
     rows = []
+    has_hits = any(result.requests.cached_tokens.any() for result in comparison.results)
     for variant in comparison.variants:
         cells = [
             _cell([column.of(summary.total) for summary in variant.summaries], column.show)
             for column in columns
         ]
+        if has_hits:
+            hits = [routing_figures(result).hit_ratio for result in variant.results]
+            cells.append(_cell(hits, percent))
         jain = _cell([summary.jain for summary in variant.summaries], lambda value: f"{value:.3f}")
         rows.append(tag("tr", _name(variant.policy), *cells, jain))
-    headlines = ["policy", *(column.headline for column in columns), "Jain's index"]
+    headlines = ["policy", *(column.headline for column in columns)]
+    headlines += ["prefix hits", "Jain's index"] if has_hits else ["Jain's index"]
     return _table("All requests, by policy", headlines, rows)
 
 

@@ -43,6 +43,8 @@ def table(
         output_tokens=np.full(count, 10, dtype=np.int32),
         outcome=np.array([_outcome(name) for name in names], dtype=np.int32),
         tries=np.array(tries or [1] * count, dtype=np.int32),
+        endpoint=np.zeros(count, dtype=np.int32),
+        cached_tokens=np.zeros(count, dtype=np.int32),
     )
 
 

@@ -59,6 +59,14 @@ def test_numbers_are_numpys_by_policy() -> None:
     assert row[9] == pytest.approx(3**2 / (2 * (1 + 4)))
 
 
+def test_where_caches_were_hit_the_policies_tell_how_often() -> None:
+    some, none = busy(policy="some"), busy(policy="none")
+    some.requests.cached_tokens[:] = some.requests.prompt_tokens // 4
+    (by_policy, _) = _tables(some, none)
+    assert _headlines(by_policy)[-2:] == ["prefix hits", "Jain's index"]
+    assert [row[-2] for row in _rows(by_policy)] == [0.25, 0.0]
+
+
 def test_numbers_are_the_summarys_by_flow() -> None:
     result = busy()
     (_, by_flow) = _tables(result)
