@@ -143,8 +143,8 @@ def reference_profile() -> Scheduler:
     [
         (640, reference_profile, [64]),
         (640, default_scheduler, [8] * 8),
-        (2_560, default_scheduler, [25, 25, 14]),
-        (5_120, default_scheduler, [49, 15]),
+        (2_560, default_scheduler, [21, 21, 21, 1]),
+        (5_120, default_scheduler, [41, 23]),
         (25_600, default_scheduler, [64]),
     ],
 )

@@ -13,9 +13,10 @@ prompt that an engine computes in that time::
   or has refused a prompt, has no backlog of what has ended.
 * ``uncached``: what this prompt adds. It also pushes as much out of the cache that others would
   have hit: ``pollution`` is what a token that is pushed out is worth.
-* ``recent``: the prompt tokens that it was given to compute of late, which count the less the
-  longer that is ago (1/e after ``recent_s``). Whoever has computed a prompt gets those that go on
-  with it; so what is new goes where little else was new, or the same few serve most.
+* ``recent``: the prompt tokens that it was given to compute of late, and ``request_tokens`` for
+  each request, which count the less the longer that is ago (1/e after ``recent_s``). Whoever has
+  computed a prompt gets those that go on with it; so what is new goes where little else was new, or
+  the same few serve most.
 * ``in flight``: what decodes slows down every iteration, and holds the cache's memory.
 * ``waiting``: the engine's own queue, brought up to date, where there was one when it told: behind
   it nothing is computed at all. Where there was none, newcomers need not wait.
@@ -170,7 +171,7 @@ class FirstTokenScorer(Observer):
         work_s = tokens / self._options.tokens_per_s
         self._recent *= self._faded(now)
         self._recent_at_s = max(now, self._recent_at_s)
-        self._recent[lease.slot] += tokens
+        self._recent[lease.slot] += tokens + self._options.request_tokens
         self._done_s[lease.slot] = max(now, self._done_s[lease.slot]) + work_s
         self._pending[lease.slot] += tokens
         lease.notes[self._note] = tokens, self._recent_at_s

@@ -1,6 +1,7 @@
 """``first-token-scorer``: its formula, and what it does about bursts and adapters."""
 
 import math
+import random
 from collections import Counter
 
 import msgspec
@@ -71,12 +72,28 @@ def test_what_is_new_goes_where_little_else_was_new_of_late() -> None:
     pool, scorer = pool_of(2), FirstTokenScorer(_Hits(), options)
     _place(scorer, pool, 0, request_of(prompt_tokens=1000)).release()
     later = math.exp(-2.0)  # of 20 seconds
-    assert _costs(scorer, pool, request_of(), NOW + 20.0) == pytest.approx([500 * later, 0.0])
+    assert _costs(scorer, pool, request_of(), NOW + 20.0) == pytest.approx([505 * later, 0.0])
     lease = pool.lease(1)
     scorer.placed(request_of(prompt_tokens=100), lease, NOW + 20.0)
     lease.release()
     costs = _costs(scorer, pool, request_of(), NOW + 30.0)
-    assert costs == pytest.approx([500 * math.exp(-3.0), 50 * math.exp(-1.0)])
+    assert costs == pytest.approx([505 * math.exp(-3.0), 55 * math.exp(-1.0)])
+
+
+def test_requests_of_which_nothing_is_known_take_turns_where_nothing_else_decides() -> None:
+    pool, scheduler = pool_of(4), default_scheduler()
+    picks: Counter[int] = Counter()
+    for number in range(40):
+        now, rng = NOW + number, random.Random(number)
+        (slot,) = scheduler.pick(request_of(), pool, pool.active, now, rng)
+        lease = pool.lease(slot)
+        for observer in scheduler.observers:
+            observer.placed(request_of(), lease, now)
+        for observer in scheduler.observers:
+            observer.ended(request_of(), lease, _ENDING, now)
+        lease.release()
+        picks[slot] += 1
+    assert sorted(picks.values()) == [10, 10, 10, 10]
 
 
 def test_a_request_that_began_long_ago_does_not_turn_back_the_time() -> None:
