@@ -148,7 +148,7 @@ class FirstTokenScorer(Observer):
         self._forget_work(lease, lease.slot, now, was_computed=not failed)
         since_s: float | None = lease.notes.get(self)
         if since_s is not None and ending.cause == "complete" and ending.status < _FAILED:
-            self._pace.ended(lease.slot, now - since_s)
+            self._pace.ended(lease.slot, now - since_s, (request.flow, request.model))
 
     def scraped(self, pool: Pool, slot: int, load: EngineLoad, now: float) -> None:
         """The engine may have adapters."""

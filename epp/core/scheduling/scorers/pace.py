@@ -1,6 +1,8 @@
 """How slow each endpoint is, compared with the others."""
 
 import math
+from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final
 
 import numpy as np
@@ -10,6 +12,8 @@ from epp.core.pool import Column, Mask
 __all__ = ["Pace"]
 
 _MEMORY: Final = 32
+_KIND_MEMORY: Final = 64
+_MOST_KINDS: Final = 1024
 _ENOUGH: Final = 8
 _NOISE: Final = 0.4
 _MOST: Final = math.log(8.0)
@@ -18,22 +22,32 @@ _MOST: Final = math.log(8.0)
 class Pace:
     """Learns from how long requests take where.
 
-    What is asked of the endpoints of a pool is much the same, so where requests take three times as
-    long, the endpoint is slow. Lengths differ a lot, hence means of logarithms, decayed, of about
-    the last 32 requests; what is within a factor of 1.5 of the pool's median counts as noise, and
-    more than a factor of 8 is not believed. Of an endpoint with fewer than 8 requests nothing is
-    known.
+    Requests that are alike, those of one tenant for one model, take about as long everywhere; so
+    where they take three times as long as elsewhere, the endpoint is slow. Lengths differ a lot,
+    hence means of logarithms, decayed: of about the last 64 requests of a kind wherever they went,
+    and of how far from that the last 32 requests of an endpoint were. What is within a factor of
+    1.5 of the pool's median counts as noise, and more than a factor of 8 is not believed. Of an
+    endpoint with fewer than 8 requests nothing is known. The last 1,024 kinds are remembered.
     """
 
     def __init__(self) -> None:
         self._mean: Column = np.zeros(0)
         self._count: Column = np.zeros(0)
+        self._kinds: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
 
-    def ended(self, slot: int, slot_s: float) -> None:
-        """A request has held an endpoint for so many seconds and was served."""
+    def ended(self, slot: int, slot_s: float, kind: Hashable) -> None:
+        """A request of this kind has held an endpoint for so many seconds and was served."""
         self._reserve(slot + 1)
+        length = math.log(max(slot_s, 1e-3))
+        usual, seen = self._kinds.get(kind, (0.0, 0))
+        seen = min(_KIND_MEMORY, seen + 1)
+        usual += (length - usual) / seen
+        self._kinds[kind] = usual, seen
+        self._kinds.move_to_end(kind)
+        if len(self._kinds) > _MOST_KINDS:
+            self._kinds.popitem(last=False)
         count = self._count[slot] = min(_MEMORY, self._count[slot] + 1.0)
-        self._mean[slot] += (math.log(max(slot_s, 1e-3)) - self._mean[slot]) / count
+        self._mean[slot] += (length - usual - self._mean[slot]) / count
 
     def forget(self, slot: int) -> None:
         """Another endpoint may come to this slot."""
