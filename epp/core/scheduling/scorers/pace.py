@@ -13,6 +13,7 @@ __all__ = ["Pace"]
 
 _MEMORY: Final = 32
 _KIND_MEMORY: Final = 64
+_LEARNS_EVERY: Final = 8
 _MOST_KINDS: Final = 1024
 _ENOUGH: Final = 8
 _NOISE: Final = 0.4
@@ -34,6 +35,9 @@ class Pace:
         self._mean: Column = np.zeros(0)
         self._count: Column = np.zeros(0)
         self._kinds: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        self._factors: Column | None = None
+        self._factors_of = b""
+        self._ended = 0
 
     def ended(self, slot: int, slot_s: float, kind: Hashable) -> None:
         """A request of this kind has held an endpoint for so many seconds and was served."""
@@ -48,16 +52,29 @@ class Pace:
             self._kinds.popitem(last=False)
         count = self._count[slot] = min(_MEMORY, self._count[slot] + 1.0)
         self._mean[slot] += (length - usual - self._mean[slot]) / count
+        self._ended += 1
+        if self._ended % _LEARNS_EVERY == 0:
+            self._factors_of = b""
 
     def forget(self, slot: int) -> None:
         """Another endpoint may come to this slot."""
         if slot < len(self._count):
             self._count[slot] = 0.0
             self._mean[slot] = 0.0
+            self._factors_of = b""
 
     def factors(self, active: Mask) -> Column | None:
         """Return how many times as long as usual each endpoint takes, shape ``(slots,)``; None
-        where that is 1 for all. ``active`` are the endpoints that there are."""
+        where that is 1 for all. ``active`` are the endpoints that there are.
+
+        It is worked out anew when these have changed, and after every 8 requests.
+        """
+        active_bytes = active.tobytes()
+        if active_bytes != self._factors_of:
+            self._factors, self._factors_of = self._new_factors(active), active_bytes
+        return self._factors
+
+    def _new_factors(self, active: Mask) -> Column | None:
         self._reserve(len(active))
         known = active & (self._count[: len(active)] >= _ENOUGH)
         if np.count_nonzero(known) < 2:
