@@ -1,6 +1,7 @@
 """How an endpoint is remembered: the client keeps a token of it, or it is kept here by the
 session's id."""
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from epp.core.gate import Ending
@@ -18,13 +19,13 @@ __all__ = ["ByIdOfSession", "ByToken", "Strategy"]
 _COULD_NOT_SERVE: Final = (502, 503, 504)
 
 
-class Strategy(Observer):
+class Strategy(Observer, ABC):
     """Knows which endpoint a request's session is bound to."""
 
+    @abstractmethod
     def bound_slot(self, candidates: Candidates) -> int | None:
         """Return the slot of that endpoint, whether it is a candidate or not; None where the
         session is bound to none of the pool."""
-        raise NotImplementedError
 
 
 class ByToken(Strategy):
