@@ -8,8 +8,6 @@ file says more.
 import argparse
 import asyncio
 import gc
-import os
-import platform
 import random
 import sys
 import time
@@ -20,7 +18,7 @@ from typing import Final
 import msgspec
 from loadkit.command import positive, progress
 from loadkit.figures import Spread, spread
-from loadkit.report import cell, table
+from loadkit.report import cell, machine_line, table
 
 from epp.clock import Alarm
 from epp.core.claims import RequestClaims
@@ -217,12 +215,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(arguments: argparse.Namespace) -> Document:
-    load = os.getloadavg()[0]
-    machine = (
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
-        f" {platform.release()}, {platform.python_implementation()} {platform.python_version()};"
-        f" load average before the start {load:.2f}"
-    )
+    machine = machine_line()
     costs = tuple(
         _cost(queued, flows, arguments.rounds, arguments.steps)
         for queued in arguments.queued

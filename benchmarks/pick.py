@@ -8,8 +8,6 @@ beside this file says more.
 
 import argparse
 import gc
-import os
-import platform
 import random
 import sys
 import time
@@ -21,7 +19,7 @@ from typing import Final
 import msgspec
 from loadkit.command import positive, progress
 from loadkit.figures import Spread, spread
-from loadkit.report import cell, table
+from loadkit.report import cell, machine_line, table
 
 from epp.core.claims import ClaimsOptions, ClaimsReader, RequestClaims
 from epp.core.flow import FlowOptions
@@ -173,11 +171,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(arguments: argparse.Namespace) -> Document:
-    machine = (
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
-        f" {platform.release()}, {platform.python_implementation()} {platform.python_version()};"
-        f" load average before the start {os.getloadavg()[0]:.2f}"
-    )
+    machine = machine_line()
     costs = tuple(
         _cost(endpoints, body_kb, arguments.rounds, arguments.requests)
         for endpoints in arguments.endpoints

@@ -7,7 +7,6 @@ It drives the index by itself, with prompts of random hashes. README.md beside t
 import argparse
 import gc
 import os
-import platform
 import random
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Final
 
 import msgspec
 from loadkit.command import positive, progress
-from loadkit.report import table
+from loadkit.report import machine_line, table
 
 from epp.core.pool.prefix_index import PrefixIndex, PrefixMatch
 from epp.core.pool.prefix_tree import HASH_BYTES
@@ -90,12 +89,7 @@ def main() -> int:
     """Run the benchmark and return the exit code."""
     arguments = _parser().parse_args()
     document = Document(
-        machine=(
-            f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
-            f" {platform.release()}, {platform.python_implementation()}"
-            f" {platform.python_version()}; load average before the start"
-            f" {os.getloadavg()[0]:.2f}"
-        ),
+        machine=machine_line(),
         lookups=tuple(
             _lookup(endpoints, blocks, arguments.calls)
             for endpoints in arguments.endpoints

@@ -13,7 +13,7 @@ import msgspec
 from loadkit.figures import Result, Spread
 
 __all__ = ["Document", "EventCost", "Machine", "Settings", "cell", "describe_machine",
-           "event_costs", "machine_lines", "render", "table"]  # fmt: skip
+           "event_costs", "machine_line", "machine_lines", "render", "table"]  # fmt: skip
 
 _PACKAGES: Final = ("inference-epp", "grpcio", "protobuf", "uvloop", "msgspec", "numpy")
 _FEW: Final = 100
@@ -76,6 +76,15 @@ def describe_machine(envoy: Path) -> Machine:
         envoy=answer.stdout.partition("version:")[2].strip(),
         packages={name: version(name) for name in _PACKAGES},
         load_average=os.getloadavg()[0],
+    )
+
+
+def machine_line() -> str:
+    """Return the machine and the interpreter in a line, and how busy they were before."""
+    return (
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
+        f" {platform.release()}, {platform.python_implementation()} {platform.python_version()};"
+        f" load average before the start {os.getloadavg()[0]:.2f}"
     )
 
 
