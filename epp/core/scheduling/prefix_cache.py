@@ -97,6 +97,17 @@ class PrefixCache(Observer):
             blocks[slot] -= blocks[slot] % step
         return PrefixHits(total, self.block_tokens, blocks)
 
+    def held_tokens(self, request: Request) -> dict[int, int]:
+        """Return the same in tokens, by slot, of those that have any of it."""
+        match = self.index.match(_space(request), request.prefix) if request.prefix else None
+        if match is None:
+            return {}
+        steps, tokens = self._step_blocks, self.block_tokens
+        return {
+            slot: (blocks - blocks % steps.get(slot, 1)) * tokens
+            for slot, blocks in match.counts.items()
+        }
+
     # epp.core.scheduling.Observer
 
     def succeed(self, former: Observer) -> None:

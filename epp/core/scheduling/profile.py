@@ -1,5 +1,6 @@
 """A scheduling profile: filters, then scorers with weights, then a picker."""
 
+import random
 from collections.abc import Hashable, Sequence
 
 import msgspec
@@ -9,7 +10,15 @@ from epp.core.pool import Column, Pool
 from epp.core.request import Request
 from epp.core.scheduling.candidates import Candidates
 from epp.core.scheduling.explanation import Explanation, FilterStep, ScorerStep
-from epp.core.scheduling.plugin import Filter, KindTeller, PartsTeller, Picker, Scorer
+from epp.core.scheduling.pickers.max_score import MaxScorePicker
+from epp.core.scheduling.plugin import (
+    CostTeller,
+    Filter,
+    KindTeller,
+    PartsTeller,
+    Picker,
+    Scorer,
+)
 
 __all__ = ["NamedFilter", "SchedulingProfile", "WeightedScorer"]
 
@@ -48,6 +57,7 @@ class SchedulingProfile:
         self.scorers = tuple(scorers)
         self.picker = picker
         self.picker_name = picker_name
+        self._cost_teller = self._lone_cost_teller()
         self._kind_tellers = [
             each.filter for each in self.filters if isinstance(each.filter, KindTeller)
         ]
@@ -63,6 +73,26 @@ class SchedulingProfile:
                 break
             candidates = candidates.where(each.filter.filter(candidates))
         return candidates
+
+    def pick_of_few(
+        self, request: Request, pool: Pool, slots: Sequence[int], now: float, rng: random.Random
+    ) -> tuple[int, ...] | None:
+        """Do what :meth:`pick` does for a few slots, quicker; None where the profile cannot."""
+        teller = self._cost_teller
+        if teller is None:
+            return None
+        costs = teller.costs_of_few(request, pool, slots, now)
+        least = min(costs)
+        best = [slot for slot, cost in zip(slots, costs, strict=True) if cost == least]
+        return (best[0] if len(best) == 1 else best[int(rng.random() * len(best))],)
+
+    def _lone_cost_teller(self) -> CostTeller | None:
+        """Return the scorer, if it alone decides and can tell costs."""
+        if self.filters or len(self.scorers) != 1 or not isinstance(self.picker, MaxScorePicker):
+            return None
+        ((scorer, weight),) = [(each.scorer, each.weight) for each in self.scorers]
+        decides = weight > 0.0 and self.picker.max_endpoints == 1
+        return scorer if decides and isinstance(scorer, CostTeller) else None
 
     def pick(self, candidates: Candidates) -> tuple[int, ...]:
         """Return the slots that are picked, the best first; none where the filters leave none."""

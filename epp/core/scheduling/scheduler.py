@@ -6,7 +6,7 @@ that it is handed.
 
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from epp.core.scheduling.plugin import Observer
 from epp.core.scheduling.profile import SchedulingProfile
 
 __all__ = ["LeastLoaded", "ProfileScheduler", "Scheduler"]
+
+_FEW_SLOTS: Final = 64
 
 
 class Scheduler(Protocol):
@@ -114,12 +116,17 @@ class ProfileScheduler:
         self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
     ) -> tuple[int, ...]:
         """Return what the profile picks that is for the request; empty where none is."""
-        slots = mask.nonzero()[0]
-        if not len(slots):
-            return ()
         try:
             profile = self.handler.choose(request, self.profiles)
             if profile is None:
+                return ()
+            if len(mask) <= _FEW_SLOTS:
+                few = [slot for slot, is_candidate in enumerate(mask.tolist()) if is_candidate]
+                picked = profile.pick_of_few(request, pool, few, now, rng) if few else ()
+                if picked is not None:
+                    return picked
+            slots = mask.nonzero()[0]
+            if not len(slots):
                 return ()
             return profile.pick(Candidates(request, pool, slots, now, rng))
         except Exception as error:

@@ -18,11 +18,11 @@ class MaxScorePicker:
     """Picks the ``max_endpoints`` candidates with the highest scores, ties by chance."""
 
     def __init__(self, max_endpoints: int = 1) -> None:
-        self._max_endpoints = max_endpoints
+        self.max_endpoints = max_endpoints
 
     def pick(self, candidates: Candidates, scores: Column) -> list[int]:
         """Return the indices of the best, in order."""
-        if self._max_endpoints > 1:
+        if self.max_endpoints > 1:
             return self._pick_several(candidates, scores)
         if len(scores) > _FEW_CANDIDATES:
             best: list[int] = (scores == scores.max()).nonzero()[0].tolist()
@@ -34,7 +34,7 @@ class MaxScorePicker:
 
     def _pick_several(self, candidates: Candidates, scores: Column) -> list[int]:
         """Only those that are picked are put in order, which is few of many."""
-        count = min(self._max_endpoints, len(scores))
+        count = min(self.max_endpoints, len(scores))
         lowest = np.partition(scores, -count)[-count]
         picked: list[int] = (scores > lowest).nonzero()[0].tolist()
         ties: list[int] = (scores == lowest).nonzero()[0].tolist()

@@ -29,6 +29,7 @@ All of it counts as many times as an endpoint is slower than the others (:class:
 """
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -109,12 +110,46 @@ class FirstTokenScorer(Observer):
             waiting = options.waiting_tokens * candidates.waiting
             parts["waiting"] = np.where(queues, waiting, 0.0)
         if self._adapters.is_adapter(candidates.request.model):
-            parts["adapter"] = self._adapter_tokens(candidates)
+            model = candidates.request.model
+            parts["adapter"] = self._adapter_costs(len(candidates.pool.active), model)[slots]
         factors = self._pace.factors(candidates.pool.active)
         if factors is not None:
             for part in parts.values():
                 part *= factors[slots]
         return parts
+
+    def costs_of_few(
+        self, request: Request, pool: Pool, slots: Sequence[int], now: float
+    ) -> list[float]:
+        """Return the costs of the endpoints in these slots, the same as :meth:`costs`."""
+        options = self._options
+        self._reserve(len(pool.active))
+        held = self._prefix_cache.held_tokens(request)
+        done_s, recent = self._done_s.tolist(), self._recent.tolist()
+        in_flight, queues = pool.in_flight.tolist(), pool.waiting.tolist()
+        of_recent = options.recent_weight * self._faded(now)
+        of_uncached = 1.0 + options.pollution
+        prompt, tokens_per_s = request.prompt_tokens, options.tokens_per_s
+        costs = [
+            max(done_s[slot] - now, 0.0) * tokens_per_s
+            + of_uncached * max(prompt - held.get(slot, 0), 0)
+            + options.request_tokens * in_flight[slot]
+            + of_recent * recent[slot]
+            for slot in slots
+        ]
+        if any(queues[slot] > 0.0 for slot in slots):  # False for NaN
+            waiting = pool.effective_load(now).waiting.tolist()
+            for index, slot in enumerate(slots):
+                if queues[slot] > 0.0:
+                    costs[index] += options.waiting_tokens * waiting[slot]
+        if self._adapters.is_adapter(request.model):
+            tokens = self._adapter_costs(len(pool.active), request.model).tolist()
+            costs = [cost + tokens[slot] for cost, slot in zip(costs, slots, strict=True)]
+        factors = self._pace.factors(pool.active)
+        if factors is not None:
+            times = factors.tolist()
+            costs = [cost * times[slot] for cost, slot in zip(costs, slots, strict=True)]
+        return costs
 
     # epp.core.scheduling.Observer
 
@@ -198,14 +233,14 @@ class FirstTokenScorer(Observer):
         """Return what is left by now of what was recent when that was noted."""
         return math.exp(min(0.0, self._recent_at_s - now) / self._options.recent_s)
 
-    def _adapter_tokens(self, candidates: Candidates) -> Column:
-        """Return what it costs, in tokens, to have the model's adapter in each engine."""
-        options, slots = self._options, len(candidates.pool.active)
-        load_s, wait_s = options.adapter_load_s, options.adapter_wait_s
+    def _adapter_costs(self, slots: int, model: str) -> Column:
+        """Return what it costs, in tokens, to have a model's adapter in each engine, shape
+        ``(slots,)``."""
+        load_s, wait_s = self._options.adapter_load_s, self._options.adapter_wait_s
         has_room = self._adapters.has_room(slots)[:slots]
         costs_s = np.where(has_room, load_s, load_s + wait_s)
-        costs_s[self._adapters.loaded_at(candidates.request.model)] = 0.0
-        tokens: Column = costs_s[candidates.slots] * options.tokens_per_s
+        costs_s[self._adapters.loaded_at(model)] = 0.0
+        tokens: Column = costs_s * self._options.tokens_per_s
         return tokens
 
 

@@ -6,11 +6,15 @@ from collections import Counter
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from epp.core.gate import Ending
-from epp.core.pool import Lease, Pool
+from epp.core.pool import EngineLoad, Lease, Pool
 from epp.core.request import Request
+from epp.core.scheduling import NamedFilter, SchedulingProfile, WeightedScorer
 from epp.core.scheduling.default import default_scheduler
+from epp.core.scheduling.pickers.max_score import MaxScorePicker
 from epp.core.scheduling.prefix_cache import PrefixCache
 from epp.core.scheduling.scorers.first_token import FirstTokenOptions, FirstTokenScorer
 
@@ -30,6 +34,9 @@ _ENDING = Ending(status=200, cause="complete", duration_s=1.0, response_bytes=No
 
 class _Hits(FixedHits, PrefixCache):
     """Hits that are known from the beginning, by slot."""
+
+    def held_tokens(self, request: Request) -> dict[int, int]:
+        return {slot: blocks * self.block_tokens for slot, blocks in enumerate(self.blocks)}
 
     def __init__(self, *blocks: int) -> None:
         PrefixCache.__init__(self)
@@ -290,3 +297,77 @@ class TestBacklogOfWhatHasEnded:
         scorer.ended(asked, lease, _ENDING, NOW)
         lease.release()
         assert _costs(scorer, pool, request_of()) == [0.0]
+
+
+_LOADS = st.one_of(
+    st.none(),
+    st.builds(
+        told,
+        waiting=st.sampled_from([0.0, 0.0, 3.0, math.nan]),
+        running=st.sampled_from([0.0, 4.0, math.nan]),
+        max_adapters=st.sampled_from([0, 2]),
+        active_adapters=st.sampled_from([frozenset[str](), frozenset("a"), frozenset("ab")]),
+    ),
+)
+
+
+@given(
+    loads=st.lists(_LOADS, min_size=1, max_size=6),
+    placed=st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 3000), st.sampled_from("abc")), max_size=12
+    ),
+    paces=st.lists(st.sampled_from([1.0, 5.0]), min_size=6, max_size=6),
+    model=st.sampled_from(["a", "c", "base"]),
+    later_s=st.sampled_from([0.0, 0.3, 30.0]),
+    seed=st.integers(0, 99),
+)
+def test_a_few_endpoints_cost_the_same_without_arrays(
+    loads: list[EngineLoad | None],
+    placed: list[tuple[int, int, str]],
+    paces: list[float],
+    model: str,
+    later_s: float,
+    seed: int,
+) -> None:
+    pool = pool_of(loads)
+    scheduler = default_scheduler()
+    (scorer,) = [each for each in scheduler.observers if isinstance(each, FirstTokenScorer)]
+    prefix = bytes(range(1, 81))
+    for slot, load in enumerate(loads):
+        if load is not None:
+            scorer.scraped(pool, slot, load, NOW)
+        for _ in range(10):
+            scorer._pace.ended(slot, paces[slot], "kind")
+    for slot, tokens, name in placed:
+        request = request_of(name, prompt_tokens=tokens, prefix=prefix[: 8 * (tokens % 10)])
+        lease = pool.lease(slot % len(loads), tokens)
+        for observer in scheduler.observers:
+            observer.placed(request, lease, NOW)
+    now, asked = NOW + later_s, request_of(model, prompt_tokens=700, prefix=prefix)
+    candidates = candidates_of(pool, asked, now=now)
+    slots = candidates.slots.tolist()
+    costs = scorer.costs(candidates).tolist()
+    assert scorer.costs_of_few(asked, pool, slots, now) == pytest.approx(costs)
+    rngs = random.Random(seed), random.Random(seed)
+    quick = scheduler.profiles["default"].pick_of_few(asked, pool, slots, now, rngs[0])
+    assert quick is not None
+    assert costs[slots.index(quick[0])] == pytest.approx(min(costs))
+    assert scheduler.pick(asked, pool, pool.active, now, rngs[1]) == quick
+
+
+def test_only_a_profile_of_one_scorer_alone_does_without_arrays() -> None:
+    scorer = FirstTokenScorer(_Hits(), _OPTIONS)
+    alone, best = [WeightedScorer("first-token-scorer", scorer)], MaxScorePicker()
+    pool, everything = pool_of(2), make("label-selector-filter")
+    rng = random.Random(1)
+
+    def does(profile: SchedulingProfile) -> bool:
+        return profile.pick_of_few(request_of(), pool, [0, 1], NOW, rng) is not None
+
+    assert does(SchedulingProfile("p", [], alone, best))
+    assert not does(SchedulingProfile("p", [NamedFilter("all", everything)], alone, best))
+    assert not does(SchedulingProfile("p", [], alone * 2, best))
+    assert not does(SchedulingProfile("p", [], alone, MaxScorePicker(2)))
+    assert not does(SchedulingProfile("p", [], alone, make("random-picker")))
+    other = [WeightedScorer("queue-scorer", make("queue-scorer"))]
+    assert not does(SchedulingProfile("p", [], other, best))
