@@ -21,6 +21,7 @@ it is left out. What is rewritten:
 
 from array import array
 from collections.abc import Sequence
+from struct import Struct
 from typing import Final
 
 import msgspec
@@ -61,13 +62,10 @@ def prefix_hashes(
             put_media(ids, features)
         text = _text_bytes(head, most_bytes) + ids.tobytes()
     block_bytes = block_tokens * BYTES_PER_TOKEN
-    end = min(len(text), most_bytes) - block_bytes + 1
-    view = memoryview(text)
+    end = min(len(text), most_bytes) // block_bytes * block_bytes
+    blocks = Struct(f"{block_bytes}s").iter_unpack(memoryview(text)[:end])  # quicker than slices
     link = 0
-    hashes = [
-        link := xxh3_64_intdigest(view[start : start + block_bytes], link)
-        for start in range(0, end, block_bytes)
-    ]
+    hashes = [link := xxh3_64_intdigest(block, link) for (block,) in blocks]
     return array("Q", hashes).tobytes()
 
 
