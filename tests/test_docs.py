@@ -111,12 +111,12 @@ def test_the_plugin_of_ones_own_works() -> None:
     harness = Harness((1, 2), scheduler=scheduler, max_concurrency=10)
     claims = RequestClaims(model="m", prompt_tokens=100)
     assert sorted(picked(harness, claims, 2)) == [destination(1), destination(2)]
-    explanation = harness.router.explain_pick(claims, harness.now)
+    explanation = harness.router.explain_pick(harness.router.resolve(claims), harness.now)
     assert explanation is not None
     [step] = [step for step in explanation.scorers if step.name == "rested-scorer"]
     assert step.scores == [0.0, 0.0]
     harness.clock.advance(5.0)
-    explanation = harness.router.explain_pick(claims, harness.now)
+    explanation = harness.router.explain_pick(harness.router.resolve(claims), harness.now)
     assert explanation is not None
     [step] = [step for step in explanation.scorers if step.name == "rested-scorer"]
     assert step.scores == pytest.approx([0.632, 0.632], abs=1e-3)

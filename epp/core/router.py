@@ -264,10 +264,9 @@ class Router:
                 observer.scraped(self.pool, slot, load, now)
             self.flow.pump(now)
 
-    def explain_pick(self, claims: RequestClaims, now: float) -> Explanation | None:
+    def explain_pick(self, request: Request, now: float) -> Explanation | None:
         """Return how an endpoint would be picked for a request among those that have room now,
         without any consequence; None where the scheduler cannot tell."""
-        request = self.resolve(claims)
         subset = request.subset
         mask = self.pool.with_room(None if subset is None else self.pool.mask_of(subset))
         return self.scheduler.explain(request, self.pool, mask, now, self._rng)

@@ -55,7 +55,7 @@ class PickAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def explain_pick(router: Router, claims: RequestClaims, now: float) -> PickAnswer:
     """Return what would become of a request that came now, without any consequence."""
     request = router.resolve(claims)
-    found = router.explain_pick(claims, now)
+    found = router.explain_pick(request, now)
     candidates = _candidates(router.pool, claims, found)
     return PickAnswer(
         model=request.model,

@@ -106,6 +106,17 @@ def test_candidates_scores_and_the_reason_are_told() -> None:
     assert router.pool.total_in_flight == 0
 
 
+def test_the_request_that_is_told_of_is_the_one_that_is_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The model that it is for may be drawn by chance."""
+    router = _router(_queue_profile(), [0.0])
+    resolved = [router.resolve(RequestClaims(model=name)) for name in ("first", "second")]
+    monkeypatch.setattr(router, "resolve", lambda claims: resolved.pop(0))
+    assert explain_pick(router, RequestClaims(), _NOW).model == "first"
+    assert len(resolved) == 1
+
+
 def test_who_is_left_out_is_told_with_the_reason() -> None:
     only = make("label-selector-filter", {"matchLabels": {"tier": "a"}})
     router = _router(_queue_profile(NamedFilter("only-a", only)), [0.0, 0.0, 0.0], limit=1)

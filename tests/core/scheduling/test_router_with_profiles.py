@@ -233,7 +233,7 @@ class _World:
         )
 
     def explain(self, claims: RequestClaims) -> None:
-        found = self.router.explain_pick(claims, self.harness.now)
+        found = self.router.explain_pick(self.router.resolve(claims), self.harness.now)
         assert found is not None
         assert set(found.picked) <= set(found.scored) <= set(found.considered)
         assert all(map(math.isfinite, found.totals))
