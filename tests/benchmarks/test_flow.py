@@ -2,21 +2,14 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "flow.py"
+from .scripts import run_script
+
 _LITTLE = ("--rounds", "2", "--steps", "40", "--burst", "200")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(_SCRIPT), *_LITTLE, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_script("flow.py", *_LITTLE, *arguments)
 
 
 def test_every_step_is_measured_at_every_size() -> None:

@@ -2,23 +2,16 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "load.py"
+from .scripts import run_script
+
 _SCENARIOS = ["small", "small-duplex", "chat", "large-duplex", "stream", "contended"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(_SCRIPT), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_script("load.py", *arguments)
 
 
 def test_every_scenario_gives_figures_and_no_request_fails() -> None:

@@ -2,21 +2,14 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "pick.py"
+from .scripts import run_script
+
 _LITTLE = ("--rounds", "2", "--requests", "20", "--endpoints", "3", "12", "--body-kb", "1", "20")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(_SCRIPT), *_LITTLE, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_script("pick.py", *_LITTLE, *arguments)
 
 
 def test_every_pool_is_measured_with_every_body() -> None:

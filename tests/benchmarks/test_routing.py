@@ -1,8 +1,6 @@
 """The benchmark of routing runs, and writes its page."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +11,8 @@ from benchmarks.routing_docs import HIGH, Measured, Setting, write_docs
 from epp.errors import UsageError
 from epp.simulation.routing_figures import RoutingFigures
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "routing.py"
+from .scripts import run_script
+
 _PAGE = (
     "# Words\n\n<!-- What follows is generated: make routing-docs -->\nold\n"
     "<!-- End of what is generated -->\n\nMore words.\n"
@@ -21,13 +20,7 @@ _PAGE = (
 
 
 def _run(*arguments: str) -> str:
-    answer = subprocess.run(
-        [sys.executable, str(_SCRIPT), "--workload", "lora", "--endpoints", "1", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    answer = run_script("routing.py", "--workload", "lora", "--endpoints", "1", *arguments)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 

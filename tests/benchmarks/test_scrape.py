@@ -1,21 +1,12 @@
 """The benchmark of the scraping runs and says what it should say."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scrape.py"
+from .scripts import run_script
 
 
 def test_reading_fetching_and_doing_nothing() -> None:
-    answer = subprocess.run(
-        [sys.executable, str(_SCRIPT), "--rounds=1", "--seconds=1", "--endpoints=3", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    answer = run_script("scrape.py", "--rounds=1", "--seconds=1", "--endpoints=3", "--json")
     assert answer.returncode == 0, answer.stderr
     document = json.loads(answer.stdout)
     engines = {each["engine"]: each for each in document["pages"]}

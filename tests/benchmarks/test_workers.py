@@ -2,22 +2,14 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "workers.py"
+from .scripts import run_script
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(_SCRIPT), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_script("workers.py", *arguments)
 
 
 def test_one_process_and_two_workers_side_by_side() -> None:

@@ -1,22 +1,18 @@
 """The candidate that is used least."""
 
 import random
-from typing import Final
 
 from epp.core.pool import Mask, Pool
+from epp.core.scheduling.few import FEW, one_of
 
 __all__ = ["least_loaded"]
-
-_FEW_SLOTS: Final = 64
 
 
 def least_loaded(pool: Pool, mask: Mask, rng: random.Random) -> int | None:
     """Return the slot of ``mask`` with the least in flight by limit, ties by chance; None where the
     mask is empty."""
-    best = _least_of_few(mask, pool) if len(mask) <= _FEW_SLOTS else _least(mask, pool)
-    if not best:
-        return None
-    return best[0] if len(best) == 1 else best[int(rng.random() * len(best))]
+    best = _least_of_few(mask, pool) if len(mask) <= FEW else _least(mask, pool)
+    return one_of(best, rng) if best else None
 
 
 def _least(mask: Mask, pool: Pool) -> list[int]:
@@ -29,8 +25,7 @@ def _least(mask: Mask, pool: Pool) -> list[int]:
 
 
 def _least_of_few(mask: Mask, pool: Pool) -> list[int]:
-    """Do the same without numpy, whose functions need many times as long to be called at all, on a
-    processor whose caches hold something else by now, as they do after each sleep."""
+    """Do the same without arrays."""
     least: list[int] = []
     least_used = 0.0
     columns = zip(mask.tolist(), pool.used_ratio.tolist(), strict=True)

@@ -55,12 +55,8 @@ class PartsTeller(Protocol):
 
 @runtime_checkable
 class CostTeller(Protocol):
-    """A scorer that can do without arrays for a few endpoints.
-
-    Calling numpy at all takes tens of microseconds on a processor whose caches hold something else
-    by now, as they do after each sleep; for a few endpoints plain numbers are several times as
-    quick.
-    """
+    """A scorer that can do without arrays for a few endpoints, which is several times as quick:
+    see :data:`epp.core.scheduling.few.FEW`."""
 
     def costs_of_few(
         self, request: Request, pool: Pool, slots: Sequence[int], now: float

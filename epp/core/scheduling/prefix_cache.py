@@ -20,6 +20,7 @@ import numpy.typing as npt
 from epp.core.gate import Ending
 from epp.core.pool import Column, EngineLoad, Lease, Pool
 from epp.core.pool.prefix_index import PrefixIndex, Recording
+from epp.core.pool.prefix_tree import HASH_BYTES
 from epp.core.request import Request
 from epp.core.scheduling.definition import Parameters, PluginContext, PluginDefinition
 from epp.core.scheduling.plugin import Observer
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PREFIX_CACHE", "PrefixCache", "PrefixCacheParameters", "PrefixHits"]
 
-_HASH_BYTES: Final = 8
 _LEAST_BLOCK_TOKENS: Final = 16
 _DEFAULT_BLOCK_TOKENS: Final = 64
 _ERROR: Final = 400
@@ -88,7 +88,7 @@ class PrefixCache(Observer):
     def produce(self, candidates: "Candidates") -> PrefixHits:
         """Return how much of the prompt each endpoint has."""
         request, slots = candidates.request, len(candidates.pool.active)
-        total = len(request.prefix) // _HASH_BYTES
+        total = len(request.prefix) // HASH_BYTES
         match = self.index.match(_space(request), request.prefix) if total else None
         if match is None:
             return PrefixHits(total, self.block_tokens, np.zeros(slots, dtype=np.int64))
@@ -123,7 +123,7 @@ class PrefixCache(Observer):
         if request.prefix:
             recording = self.index.record(_space(request), request.prefix, lease.slot)
             lease.notes[self.index] = recording
-            self.looked_up_blocks += len(request.prefix) // _HASH_BYTES
+            self.looked_up_blocks += len(request.prefix) // HASH_BYTES
             self.hit_blocks += recording.held_before
 
     def moved(self, request: Request, lease: Lease, from_slot: int, now: float) -> None:

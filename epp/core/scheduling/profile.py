@@ -10,6 +10,7 @@ from epp.core.pool import Column, Pool
 from epp.core.request import Request
 from epp.core.scheduling.candidates import Candidates
 from epp.core.scheduling.explanation import Explanation, FilterStep, ScorerStep
+from epp.core.scheduling.few import one_of
 from epp.core.scheduling.pickers.max_score import MaxScorePicker
 from epp.core.scheduling.plugin import (
     CostTeller,
@@ -84,7 +85,7 @@ class SchedulingProfile:
         costs = teller.costs_of_few(request, pool, slots, now)
         least = min(costs)
         best = [slot for slot, cost in zip(slots, costs, strict=True) if cost == least]
-        return (best[0] if len(best) == 1 else best[int(rng.random() * len(best))],)
+        return (one_of(best, rng),)
 
     def _lone_cost_teller(self) -> CostTeller | None:
         """Return the scorer, if it alone decides and can tell costs."""

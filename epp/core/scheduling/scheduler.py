@@ -6,7 +6,7 @@ that it is handed.
 
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,14 +14,13 @@ from epp.core.pool import Mask, Pool
 from epp.core.request import Request
 from epp.core.scheduling.candidates import Candidates
 from epp.core.scheduling.explanation import Explanation
+from epp.core.scheduling.few import FEW
 from epp.core.scheduling.handlers import ProfileHandler, SingleProfileHandler
 from epp.core.scheduling.least_loaded import least_loaded
 from epp.core.scheduling.plugin import Observer
 from epp.core.scheduling.profile import SchedulingProfile
 
 __all__ = ["LeastLoaded", "ProfileScheduler", "Scheduler"]
-
-_FEW_SLOTS: Final = 64
 
 
 class Scheduler(Protocol):
@@ -120,7 +119,7 @@ class ProfileScheduler:
             profile = self.handler.choose(request, self.profiles)
             if profile is None:
                 return ()
-            if len(mask) <= _FEW_SLOTS:
+            if len(mask) <= FEW:
                 few = [slot for slot, is_candidate in enumerate(mask.tolist()) if is_candidate]
                 picked = profile.pick_of_few(request, pool, few, now, rng) if few else ()
                 if picked is not None:

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 
 from epp.core.pool import Mask
+from epp.core.scheduling.attributes import ATTRIBUTE_PRODUCER, check_attribute
 from epp.core.scheduling.candidates import Candidates
 from epp.core.scheduling.definition import Parameters, PluginContext, PluginDefinition
 
 __all__ = ["ENDPOINT_ATTRIBUTE_FILTER", "EndpointAttributeFilter"]
 
-_PRODUCER: Final = "core-metrics-extractor"
 _OPERATORS: Final[Mapping[str, Callable[[Any, Any], Any]]] = MappingProxyType(
     {
         "LessThan": operator.lt,
@@ -87,16 +87,9 @@ class EndpointAttributeFilterParameters(Parameters, frozen=True, kw_only=True):
 def _make(
     parameters: EndpointAttributeFilterParameters, context: PluginContext
 ) -> EndpointAttributeFilter:
-    name, producer = parameters.attribute, parameters.producer
-    if "/" in name and producer is None:
-        attribute, _, wanted = name.partition("/")
-        raise ValueError(
-            f'found attribute "{name}"; expected attribute "{attribute}" and producer "{wanted}"'
-        )
-    if producer not in (None, _PRODUCER):
-        raise ValueError(f'found producer "{producer}"; expected "{_PRODUCER}" or none')
+    check_attribute(parameters.attribute, parameters.producer, parameter="attribute")
     return EndpointAttributeFilter(
-        name,
+        parameters.attribute,
         parameters.algorithm.threshold,
         keeps_missing=parameters.on_missing == "Pass",
         falls_back=parameters.fallback_on_empty,
@@ -111,7 +104,7 @@ ENDPOINT_ATTRIBUTE_FILTER = PluginDefinition(
     explains={
         "attribute": "The number: WaitingQueueSize, RunningRequestsSize, KVCacheUsagePercent, or"
         " one of the customMetrics of core-metrics-extractor.",
-        "producer": f"Who tells it: {_PRODUCER}.",
+        "producer": f"Who tells it: {ATTRIBUTE_PRODUCER}.",
         "onMissing": "Whether endpoints that do not tell it are kept (Pass) or not (Fail).",
         "fallbackOnEmpty": "Whether all are kept where none would be; otherwise the request waits"
         " until one is.",

@@ -1,17 +1,14 @@
 """``max-score-picker``: the highest score, ties by chance."""
 
-from typing import Final
-
 import numpy as np
 
 from epp.core.pool import Column
 from epp.core.scheduling.candidates import Candidates
 from epp.core.scheduling.definition import PluginDefinition
+from epp.core.scheduling.few import FEW, one_of
 from epp.core.scheduling.pickers.parameters import EXPLAINS, PickerParameters
 
 __all__ = ["MAX_SCORE_PICKER", "MaxScorePicker"]
-
-_FEW_CANDIDATES: Final = 64
 
 
 class MaxScorePicker:
@@ -24,13 +21,13 @@ class MaxScorePicker:
         """Return the indices of the best, in order."""
         if self.max_endpoints > 1:
             return self._pick_several(candidates, scores)
-        if len(scores) > _FEW_CANDIDATES:
+        if len(scores) > FEW:
             best: list[int] = (scores == scores.max()).nonzero()[0].tolist()
-        else:  # for these, calling numpy at all takes longer
+        else:
             values = scores.tolist()
             highest = max(values)
             best = [index for index, value in enumerate(values) if value == highest]
-        return [best[0] if len(best) == 1 else best[int(candidates.rng.random() * len(best))]]
+        return [one_of(best, candidates.rng)]
 
     def _pick_several(self, candidates: Candidates, scores: Column) -> list[int]:
         """Only those that are picked are put in order, which is few of many."""

@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 
 from epp.core.pool import Column
+from epp.core.scheduling.attributes import ATTRIBUTE_PRODUCER, check_attribute
 from epp.core.scheduling.candidates import Candidates
 from epp.core.scheduling.definition import Parameters, PluginContext, PluginDefinition
 
 __all__ = ["ENDPOINT_ATTRIBUTE_SCORER", "EndpointAttributeScorer"]
 
-_PRODUCER: Final = "core-metrics-extractor"
 _LOWER: Final = "linear_lower_is_better"
 
 
@@ -87,18 +87,10 @@ class EndpointAttributeParameters(Parameters, frozen=True, kw_only=True):
 def _make(
     parameters: EndpointAttributeParameters, context: PluginContext
 ) -> EndpointAttributeScorer:
-    name, producer = parameters.attribute_key, parameters.producer
-    if "/" in name and producer is None:
-        attribute, _, wanted = name.partition("/")
-        raise ValueError(
-            f'found attributeKey "{name}"; expected attributeKey "{attribute}" and producer'
-            f' "{wanted}"'
-        )
-    if producer not in (None, _PRODUCER):
-        raise ValueError(f'found producer "{producer}"; expected "{_PRODUCER}" or none')
+    check_attribute(parameters.attribute_key, parameters.producer, parameter="attributeKey")
     algorithm = parameters.algorithm
     return EndpointAttributeScorer(
-        name,
+        parameters.attribute_key,
         lower_is_better=algorithm.type == _LOWER,
         bounds=_bounds(algorithm.normalization or Normalization()),
     )
@@ -128,7 +120,7 @@ ENDPOINT_ATTRIBUTE_SCORER = PluginDefinition(
     explains={
         "attributeKey": "The number: WaitingQueueSize, RunningRequestsSize, KVCacheUsagePercent, or"
         " one of the customMetrics of core-metrics-extractor.",
-        "producer": f"Who tells it: {_PRODUCER}.",
+        "producer": f"Who tells it: {ATTRIBUTE_PRODUCER}.",
         "algorithm": "What is better (type: linear_lower_is_better or linear_higher_is_better), and"
         " between which bounds (normalization: fixedRange with min and max, or adaptiveRange, which"
         " is the default).",
