@@ -192,13 +192,15 @@ class Band:
 
     # The queue
 
-    def add(self, ticket: Ticket, deadline_s: float | None) -> None:
-        """Let a ticket wait; ``deadline_s`` is the end of its budget."""
+    def add(self, ticket: Ticket, deadline_s: float | None, since_s: float | None = None) -> None:
+        """Let a ticket wait; ``deadline_s`` is the end of its budget, ``since_s`` when it began to
+        wait in this band, if not when it entered the queue."""
         request, flow = ticket.request, ticket.flow
         ticket.rank = self._rank_in_flow(request, ticket.entered_s, deadline_s)
         if not flow.requests:
             self.policy.began_to_wait(flow)
-            flow.backlogged_at, flow.backlogged_s = flow.virtual_time, ticket.entered_s
+            flow.backlogged_at = flow.virtual_time
+            flow.backlogged_s = ticket.entered_s if since_s is None else since_s
             self._weight += flow.weight
         self._count(ticket, flow, 1)
         self.arrivals[ticket.sequence] = ticket
@@ -220,6 +222,14 @@ class Band:
             ticket.flow.queues.clear()
         for ticket in self:
             self._line_up(ticket)
+
+    def sort_by_arrival(self) -> None:
+        """Put those in order who have come from another band, where they had arrived before."""
+        for arrivals in (self.arrivals, *[lane.arrivals for lane in self.lanes.values()]):
+            order = sorted(arrivals)
+            if order != list(arrivals):
+                for sequence in order:
+                    arrivals.move_to_end(sequence)
 
     def deadlines_changed(self) -> None:
         """Put all that waits in order anew, since the ends of the budgets are others now."""

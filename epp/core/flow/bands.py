@@ -61,6 +61,12 @@ class Bands:
         for band in self.descending:
             band.sort_into_lanes(lane_of)
 
+    def backlog(self, has_endpoints: bool, now: float) -> None:
+        """Tell the drain rate of each band whether its requests wait for endpoints that are
+        there."""
+        for band in self.descending:
+            band.drain_rate.backlog(has_endpoints and band.requests > 0, now)
+
     def tickets(self) -> Iterator[Ticket]:
         """Yield all that wait, of higher bands first."""
         return chain.from_iterable(self.descending)

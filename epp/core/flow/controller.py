@@ -11,7 +11,8 @@ rest.
 """
 
 import random
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from epp.core.flow.band import Band
 from epp.core.flow.bands import MAX_WAIT, Bands
@@ -21,6 +22,7 @@ from epp.core.flow.drain_rate import DrainRate
 from epp.core.flow.eviction import Evictable, Eviction
 from epp.core.flow.options import FlowOptions
 from epp.core.flow.placement import Placement
+from epp.core.flow.reprioritise import reprioritise
 from epp.core.flow.retry_advice import RetryAdvice
 from epp.core.flow.ticket import Ticket
 from epp.core.flow.usage_limits import UsageLimits
@@ -32,9 +34,6 @@ from epp.core.ports import Recorder
 from epp.core.request import Outcome, Request
 from epp.core.scheduling import Scheduler
 from epp.core.timers import Timers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["FlowController"]
 
@@ -66,7 +65,7 @@ class FlowController:
         self._rng = rng
         self._recorder = recorder
         self._bands = Bands(options)
-        self._deadlines = Deadlines(options, timers, self._expire)
+        self._deadlines = Deadlines(options, timers, self._expire, pool_is_empty=not len(pool))
         self._limits = WaitLimits(options, self._bands)
         self._usage = UsageLimits(options.usage_limit, timers, self.pump)
         self._placement = Placement(pool, scheduler, self._usage, rng)
@@ -74,7 +73,6 @@ class FlowController:
         self._drain_rate = DrainRate()
         self._advice = RetryAdvice(rng, options.limits.max_retry_after_s)
         self._sequence = 0
-        self._pool_is_empty = not len(pool)
         self._is_pumping = self._is_draining = False
         self.requests = self.bytes = 0
         self.on_empty: Callable[[], None] = lambda: None
@@ -171,20 +169,29 @@ class FlowController:
 
     def membership_changed(self, now: float) -> None:
         """React to a change of the pool's endpoints."""
-        was_empty, self._pool_is_empty = self._pool_is_empty, not len(self._pool)
-        if was_empty != self._pool_is_empty and self.requests:
+        deadlines = self._deadlines
+        was_empty, deadlines.pool_is_empty = deadlines.pool_is_empty, not len(self._pool)
+        if was_empty != deadlines.pool_is_empty and self.requests:
             # A change that nobody waited through starts no budget afresh: not the first endpoints
             # of a controller that takes over those who have waited elsewhere.
-            self._deadlines.begin_anew(now)
+            deadlines.begin_anew(now)
             self._drain_rate.backlog(was_empty, now)
-            for band in self._bands.descending:
-                band.drain_rate.backlog(was_empty and band.requests > 0, now)
-            self._set_deadlines()
-        self._bands.sort_into_lanes(self._placement.lane_of)
-        for ticket in list(self._bands.tickets()):
-            if ticket.is_waiting and not self._placement.has_candidates(ticket.request):
+            self._bands.backlog(was_empty, now)
+            deadlines.set_all(self._bands.descending)
+        if self._placement.kinds_may_differ():
+            self._bands.sort_into_lanes(self._placement.lane_of)
+        for ticket in self._placement.stranded(self._bands):
+            if ticket.is_waiting:
                 self._refuse(ticket, Outcome.REJECTED_NO_ENDPOINTS, now)
         self.pump(now)
+
+    def reprioritise(self, priorities: Mapping[str, int], now: float) -> None:
+        """Have what waits, and names an objective of ``priorities``, wait with the priority given
+        there, with no outcome for anybody. To be followed by :meth:`pump`."""
+        lane_of = self._placement.lane_of
+        reprioritise(self._bands, self._deadlines, self._usage, lane_of, priorities, now)
+        if self._eviction is not None:
+            self._eviction.reprioritise(priorities)
 
     def reconfigure(self, options: FlowOptions, scheduler: Scheduler, now: float) -> None:
         """Go by other options, and another scheduler, from now on.
@@ -203,18 +210,18 @@ class FlowController:
             self._eviction = None
         elif self._eviction is None:
             self._eviction = self._make_eviction()
-        self._set_deadlines()
+        self._deadlines.set_all(self._bands.descending)
         self.pump(now)
 
     def begin_drain(self) -> None:
         """Take no new requests; those that wait go on being dispatched."""
         self._is_draining = True
 
-    def end_drain(self, now: float) -> None:
+    def end_drain(self, now: float, outcome: Outcome = Outcome.SHUTTING_DOWN) -> None:
         """Refuse whatever still waits."""
         for ticket in list(self._bands.tickets()):
             if ticket.is_waiting:
-                self._refuse(ticket, Outcome.SHUTTING_DOWN, now)
+                self._refuse(ticket, outcome, now)
 
     # Queries
 
@@ -271,10 +278,8 @@ class FlowController:
         placement = self._placement
         for band, rule in self._bands.in_turn(now):
             overtakes = rule is not None and any(map(placement.could_go, self._bands.above(band)))
-            if rule == MAX_WAIT:
-                placed = placement.place_oldest(band, now)
-            else:
-                placed = placement.place_first(band, now)
+            place = placement.place_oldest if rule == MAX_WAIT else placement.place_first
+            placed = place(band, now)
             if placed is not None:
                 if rule is not None and overtakes:
                     self._recorder.overridden(band.priority, rule)
@@ -321,41 +326,35 @@ class FlowController:
 
     def _let_wait_or_refuse(self, ticket: Ticket, band: Band, now: float) -> None:
         rate = self._drain_rate.cost_per_s(now)
-        if not self._pool_is_empty and self._limits.is_hopeless(ticket, band, rate):
+        empty = self._deadlines.pool_is_empty
+        if not empty and self._limits.is_hopeless(ticket, band, rate):
             self._refuse(ticket, Outcome.REJECTED_WAIT, now)
             return
         victims = self._limits.who_gives_way(band, self.requests, self.bytes)
         if victims is None:
-            empty = self._pool_is_empty
             outcome = Outcome.REJECTED_NO_ENDPOINTS if empty else Outcome.REJECTED_CAPACITY
             self._refuse(ticket, outcome, now)
             return
-        self._deadlines.set(ticket, pool_is_empty=self._pool_is_empty)
+        self._deadlines.set(ticket)
         for victim in victims:
             if victim.is_waiting:  # one that was told before may have withdrawn it
                 self._refuse(victim, Outcome.DISPLACED, now)
 
-    def _set_deadlines(self) -> None:
-        """Have all that waits expire at the ends of its budgets, as those are now."""
-        for ticket in self._bands.tickets():
-            self._deadlines.set(ticket, pool_is_empty=self._pool_is_empty)
-        for band in self._bands.descending:
-            band.deadlines_changed()
-
     def _expire(self, ticket: Ticket, now: float) -> None:
-        empty = self._pool_is_empty
+        empty = self._deadlines.pool_is_empty
         self._refuse(ticket, Outcome.EXPIRED_NO_ENDPOINTS if empty else Outcome.EXPIRED, now)
 
     # Bookkeeping
 
     def _enter(self, ticket: Ticket, band: Band, now: float) -> None:
         ticket.lane = self._placement.lane_of(ticket.request)
-        band.add(ticket, self._deadlines.of(ticket, pool_is_empty=self._pool_is_empty))
+        band.add(ticket, self._deadlines.of(ticket))
         self.requests += 1
         self.bytes += ticket.request.body_bytes
         # What nobody could have served says nothing about how fast the pool is.
-        self._drain_rate.backlog(not self._pool_is_empty, now)
-        band.drain_rate.backlog(not self._pool_is_empty, now)
+        has_endpoints = not self._deadlines.pool_is_empty
+        self._drain_rate.backlog(has_endpoints, now)
+        band.drain_rate.backlog(has_endpoints, now)
 
     def _leave(self, ticket: Ticket, now: float) -> None:
         """Take a ticket out of the queue that is not dispatched. Raises AssertionError if it has

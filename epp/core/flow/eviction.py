@@ -8,10 +8,13 @@ passed, since what comes of the first may make a second one needless.
 Which one: at the endpoints that need the fewest evictions until they have room (one, as a rule),
 the lowest priority; of these the least advanced, by the tokens that its response was seen to bring;
 of these the one that was dispatched last.
+
+The priority is that of the request's objective by now. But who was dispatched with one of 0 or more
+is never ended, whatever has become of its objective since.
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from epp.core.flow.band import Band
@@ -29,10 +32,10 @@ Rank = tuple[int, float, int, int]
 
 
 class Evictable:
-    """A running request that may be ended."""
+    """A running request that may be ended, while ``priority`` is negative."""
 
-    __slots__ = ("charge", "lease", "output_tokens", "rank", "request", "sequence", "slot",
-                 "waiter")  # fmt: skip
+    __slots__ = ("charge", "lease", "output_tokens", "priority", "rank", "request", "sequence",
+                 "slot", "waiter")  # fmt: skip
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Evictable:
         self.waiter = waiter
         self.sequence = sequence
         self.slot = lease.slot
+        self.priority = request.flow.priority
         self.output_tokens = 0
         self.rank: Rank | None = None
 
@@ -115,7 +119,7 @@ class Eviction:
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
-        """Return how many running requests may be ended."""
+        """Return how many running requests may be ended while their priority is negative."""
         return len(self._running)
 
     @property
@@ -147,6 +151,15 @@ class Eviction:
             self._remove(entry)
             entry.slot = entry.lease.slot
             self._add(entry)
+
+    def reprioritise(self, priorities: Mapping[str, int]) -> None:
+        """These are the priorities of the objectives of these names by now."""
+        for entry in self._running.values():
+            priority = priorities.get(entry.request.objective, entry.priority)
+            if priority != entry.priority:
+                self._remove(entry)
+                entry.priority = priority
+                self._add(entry)
 
     def ended(self, charge: Charge) -> None:
         """A running request has ended, whichever way, and holds nothing any more."""
@@ -184,7 +197,7 @@ class Eviction:
         """Return who is to go at one of these endpoints, None where that helps nowhere."""
         best: tuple[tuple[int, int, Rank], Evictable] | None = None
         for slot, groups in self._groups.items():
-            lower = sorted(each for each in groups if each < priority)
+            lower = sorted(each for each in groups if each < min(priority, 0))
             if not lower or not candidates[slot]:
                 continue
             requests_over, tokens_over = self._pool.excess(slot)
@@ -214,11 +227,11 @@ class Eviction:
     # Bookkeeping
 
     def _group(self, entry: Evictable) -> _Group:
-        return self._groups[entry.slot][entry.request.flow.priority]
+        return self._groups[entry.slot][entry.priority]
 
     def _add(self, entry: Evictable) -> None:
         groups = self._groups.setdefault(entry.slot, {})
-        group = groups.setdefault(entry.request.flow.priority, _Group())
+        group = groups.setdefault(entry.priority, _Group())
         group.count(entry, 1)
         group.put(entry)
 
@@ -228,6 +241,6 @@ class Eviction:
         group.count(entry, -1)
         if not group.requests:
             groups = self._groups[entry.slot]
-            del groups[entry.request.flow.priority]
+            del groups[entry.priority]
             if not groups:
                 del self._groups[entry.slot]

@@ -1,10 +1,11 @@
 """Where a waiting request can go, and taking the capacity there."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Final
 
 from epp.core.flow.band import Band, Lane
+from epp.core.flow.bands import Bands
 from epp.core.flow.flows import LaneKey
 from epp.core.flow.ticket import Ticket
 from epp.core.flow.usage_limits import UsageLimits
@@ -37,14 +38,31 @@ class Placement:
         self._rng = rng
         self._masks: dict[frozenset[str], Mask] = {}
         self._masks_version = -1
+        self._kinds_follow: tuple[Scheduler, Hashable] | None = None
 
     def has_candidates(self, request: Request) -> bool:
         """Whether some endpoint that is there may serve the request, or none is named."""
         return request.subset is None or bool(self._subset_mask(request.subset).any())
 
+    def stranded(self, bands: Bands) -> list[Ticket]:
+        """Return what waits and has no candidates any more."""
+        return [
+            ticket
+            for band in bands.descending
+            for lane in band.lanes.values()
+            if not self.has_candidates(lane.first().head().request)  # nor has any of its lane
+            for ticket in lane.arrivals.values()
+        ]
+
     def lane_of(self, request: Request) -> LaneKey:
         """Return the lane for a request: what one cannot use of a lane, none can."""
         return request.subset, self.scheduler.kind(request, self._pool)
+
+    def kinds_may_differ(self) -> bool:
+        """Whether requests may be for other lanes than when this was asked last."""
+        former = self._kinds_follow
+        self._kinds_follow = self.scheduler, self.scheduler.kinds_follow(self._pool)
+        return former != self._kinds_follow
 
     def place(self, request: Request, band: Band, now: float) -> Lease | None:
         """Pick an endpoint for a request and take its capacity, if one has room."""

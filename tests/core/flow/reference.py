@@ -6,7 +6,9 @@ rules allow. What a request costs is not its business: it is told.
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from msgspec import structs
 
 from epp.core.flow import FlowOptions
 from epp.core.request import FlowKey, Outcome, Request
@@ -121,6 +123,19 @@ class ReferenceQueue:
             if entry.request.subset is not None and not entry.request.subset & members
         ]
         self._expect_in_any_order(stranded, Outcome.REJECTED_NO_ENDPOINTS, now)
+        self.pump(now)
+
+    def reprioritise(self, priorities: Mapping[str, int], now: float) -> None:
+        new = priorities.get
+        moving = [e for e in self.waiting if new(e.request.objective, e.priority) != e.priority]
+        self.waiting = [entry for entry in self.waiting if entry not in moving]
+        for entry in moving:
+            self._reset_if_idle(entry.priority)
+        for entry in moving:
+            flow = entry.request.flow._replace(priority=priorities[entry.request.objective])
+            entry.request = structs.replace(entry.request, flow=flow)
+            self._begin_to_wait(entry)
+        self.waiting.sort(key=lambda entry: entry.number)
         self.pump(now)
 
     def end_drain(self, now: float) -> None:

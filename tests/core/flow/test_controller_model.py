@@ -19,6 +19,7 @@ from .reference_state import Decision
 
 _SIZES = st.sampled_from([0, 1, 30, 100, 250, 400])
 _PRIORITIES = st.sampled_from([-10, 0, 0, 10])
+_OBJECTIVES = st.sampled_from(["", "x", "y", "z"])
 _FLOWS = st.sampled_from(["a", "a", "b", "c"])
 _WEIGHTS = {"b": 2.0, "c": 0.5}
 _OUTPUTS = st.sampled_from([None, 0, 1, 10, 256, 1000])
@@ -97,6 +98,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.reference = ReferenceQueue(options, max_concurrency, self.flow.costs.estimate)
         self.running: dict[int, tuple[Request, Lease, Charge]] = {}
         self.tickets: dict[int, Ticket] = {}
+        self.moved_in: dict[int, tuple[int, int]] = {}
         self.offered = 0
         self.cancelled = 0
         self.set_members(numbers)
@@ -104,6 +106,7 @@ class FlowMachine(RuleBasedStateMachine):
     @rule(
         priority=_PRIORITIES,
         fairness_id=_FLOWS,
+        objective=_OBJECTIVES,
         body_bytes=_SIZES,
         prompt_tokens=_SIZES,
         max_output_tokens=st.sampled_from([None, 1, 100]),
@@ -124,7 +127,9 @@ class FlowMachine(RuleBasedStateMachine):
     @rule(priority=_PRIORITIES, count=st.integers(min_value=2, max_value=8))
     def offer_many(self, priority: int, count: int) -> None:
         for number in range(count):
-            self.offer(priority, fairness_id="abc"[number % 3], body_bytes=10)
+            self.offer(
+                priority, fairness_id="abc"[number % 3], objective="xyz"[number % 2], body_bytes=10
+            )
 
     @precondition(lambda self: self.running)
     @rule(index=_NUMBERS, output_tokens=_OUTPUTS, status=st.sampled_from([200, 200, 500]))
@@ -192,6 +197,15 @@ class FlowMachine(RuleBasedStateMachine):
         self.flow.cancel(self.tickets[number], self.clock.now)
         self.reference.cancel(number, self.clock.now)
 
+    @precondition(lambda self: self.flow.requests)
+    @rule(priorities=st.dictionaries(_OBJECTIVES, _PRIORITIES, min_size=1))
+    def reprioritise(self, priorities: dict[str, int]) -> None:
+        self.flow.reprioritise(priorities, self.clock.now)
+        for band in self.flow.bands():
+            self.moved_in[band.priority] = band.requests, band.bytes
+        self.flow.pump(self.clock.now)
+        self.reference.reprioritise(priorities, self.clock.now)
+
     @rule(delay_s=_DELAYS_S)
     def advance(self, delay_s: float) -> None:
         start_s = self.clock.now
@@ -249,8 +263,10 @@ class FlowMachine(RuleBasedStateMachine):
         assert self.flow.requests <= limits.max_requests
         assert self.flow.bytes <= limits.max_bytes
         for band in self.flow.bands():
-            assert band.requests <= band.options.max_requests
-            assert band.bytes <= band.options.max_bytes
+            requests, volume = self.moved_in.get(band.priority, (0, 0))
+            assert band.requests <= max(band.options.max_requests, requests)
+            assert band.bytes <= max(band.options.max_bytes, volume)
+            self.moved_in[band.priority] = min(requests, band.requests), min(volume, band.bytes)
         assert self.flow.utilization() == [
             ("requests", self.flow.requests, limits.max_requests),
             ("bytes", self.flow.bytes, limits.max_bytes),

@@ -1,12 +1,16 @@
 """R5 and R6 with scheduling filters: who finds no endpoint holds up none of another kind."""
 
+from collections.abc import Hashable
+
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.core.flow import FlowOptions
+from epp.core.pool import Pool
 from epp.core.request import Request
-from epp.core.resources import Endpoint, PoolResources, PoolSpec
+from epp.core.resources import Endpoint, EndpointChanges, PoolResources, PoolSpec
 from epp.core.scheduling import NamedFilter, ProfileScheduler, SchedulingProfile
 from epp.core.scheduling.handlers import HeaderProfileHandler
 from epp.core.scheduling.pickers.max_score import MaxScorePicker
@@ -92,6 +96,50 @@ def test_what_waits_is_sorted_anew_when_the_endpoints_or_the_plugins_are_others(
     for each in waiting[:3]:
         harness.finish(each)
     assert not any(band.lanes or band.flows for band in flow.bands())
+
+
+class _TellsKindsAlone:
+    """Does not say what its kinds go by."""
+
+    def __init__(self, lengths: ContextLengthAware) -> None:
+        self.filter = lengths.filter
+        self.kind = lengths.kind
+
+
+@pytest.mark.parametrize("says_what_they_follow", [True, False])
+def test_those_who_were_of_one_kind_part_with_the_endpoints(says_what_they_follow: bool) -> None:
+    lengths = ContextLengthAware(filters=True)
+    named = NamedFilter("lengths", lengths if says_what_they_follow else _TellsKindsAlone(lengths))
+    scheduler = ProfileScheduler(SchedulingProfile("one", [named], [], MaxScorePicker()))
+    harness = Harness(None, scheduler=scheduler)
+    _apply(harness, _made_for(1, "0-9999"))
+    _offer(harness, _LONG)
+    for number in range(40):
+        _offer(harness, _LONG, f"long-{number}")
+    short = _offer(harness, _SHORT, "short")
+    harness.router.apply_endpoints(EndpointChanges(present=(_made_for(2, "0-100"),)), harness.now)
+    assert short.destination == destination(2)
+
+
+def test_kinds_that_stay_the_same_are_asked_for_no_more() -> None:
+    asked: list[Request] = []
+
+    class Lengths(ContextLengthAware):
+        def kind(self, request: Request, pool: Pool) -> Hashable:
+            asked.append(request)
+            return super().kind(request, pool)
+
+    named = NamedFilter("lengths", Lengths(filters=True))
+    scheduler = ProfileScheduler(SchedulingProfile("one", [named], [], MaxScorePicker()))
+    harness = Harness(None, scheduler=scheduler)
+    _apply(harness, _made_for(1, "0-100"))
+    _offer(harness, _SHORT)
+    _offer(harness, _LONG)
+    asked.clear()
+    _apply(harness, _made_for(1, "0-100"), _made_for(2, "0-100"))
+    assert not asked
+    _apply(harness, _made_for(1, "0-100"), _made_for(2, "0-200"))
+    assert asked
 
 
 def _anyone() -> SchedulingProfile:

@@ -1,6 +1,7 @@
 """Traffic through a pool's flow control, with the rules checked at every step."""
 
 import random
+from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from epp.core.scheduling import LeastLoaded
 
 from ..support import Harness, RecordingWaiter, completed, destination, request
 
-__all__ = ["STEPS", "Entry", "Traffic", "has_room"]
+__all__ = ["STEPS", "Entry", "Traffic", "full", "has_room"]
 
 _NUMBERS = st.integers(min_value=0, max_value=1_000)
 _ENDPOINTS = st.integers(min_value=1, max_value=4)
@@ -117,11 +118,13 @@ class Traffic:
         self.offered = 0
         self.cancelled = 0
 
-    def offer(self, offered: Request, output_tokens: int = 0) -> Entry:
+    def offer(
+        self, offered: Request, output_tokens: int = 0, since_s: float | None = None
+    ) -> Entry:
         entry = Entry(offered, output_tokens)
         self.offered += 1
         self.waiting.append(entry)
-        entry.ticket = self.flow.offer(offered, entry.waiter, self.harness.now)
+        entry.ticket = self.flow.offer(offered, entry.waiter, self.harness.now, since_s)
         self._sort()
         return entry
 
@@ -152,6 +155,14 @@ class Traffic:
         self.harness.apply(sorted(numbers))  # type: ignore[call-overload]
         self._sort()
 
+    def reprioritise(self, priorities: Mapping[str, int]) -> None:
+        self.flow.reprioritise(priorities, self.harness.now)
+        for entry in self.waiting:
+            assert entry.ticket is not None
+            entry.request = entry.waiter.request = entry.ticket.request
+        self.flow.pump(self.harness.now)
+        self._sort()
+
     def move(self, entry: Entry, number: int) -> None:
         assert entry.waiter.lease is not None
         if entry.waiter.lease.move(destination(number)):
@@ -170,6 +181,7 @@ class Traffic:
                 offered = request(
                     priority,
                     "abc"[number % 3],
+                    objective="xyz"[number % 7 % 3],
                     body_bytes=number,
                     prompt_tokens=number,
                     subset=hint,  # type: ignore[arg-type]
@@ -218,6 +230,13 @@ class Traffic:
         assert outcomes.total() == self.offered - len(self.waiting)
         assert outcomes[Outcome.CANCELLED] == self.cancelled
 
+    def serve(self, most: int = 1_000) -> list[Entry]:
+        """Let what runs end, one after the other; return what went by that, in order."""
+        before = len(self.order)
+        while self.running and len(self.order) < before + most:
+            self.end(self.running[0])
+        return self.order[before:]
+
     def end_all(self) -> None:
         """Let everything end: what waits is refused, what runs ends."""
         self.flow.begin_drain()
@@ -232,6 +251,13 @@ class Traffic:
         self.running += dispatched
         self.order += dispatched
         self.waiting = [entry for entry in self.waiting if entry.is_waiting]
+
+
+def full(options: FlowOptions, *, strict: bool = True) -> Traffic:
+    """Return traffic through a pool whose only place is taken, by a request that matters most."""
+    traffic = Traffic([1], options=options, strict=strict)
+    traffic.offer(request(1_000, "other"))
+    return traffic
 
 
 def _turn(harness: Harness, entry: Entry) -> int:
