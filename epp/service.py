@@ -5,55 +5,46 @@ Whoever wants to know how the parts fit together reads :class:`Service` from top
 
 import asyncio
 import logging
-import random
-from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from epp.clock import Alarm, monotonic_s
 from epp.config import ServeOptions
 from epp.config.watch import ConfigWatch
-from epp.core.claims import ClaimsReader
 from epp.core.exchange import Exchange
-from epp.core.flow.saturation import make_detector
 from epp.core.headers import Headers
+from epp.core.pools import Pools
 from epp.core.replies import ProxyStream
-from epp.core.resources import Endpoint, PoolResources
-from epp.core.router import Router
-from epp.core.scheduling import ProfileScheduler, Scheduler
 from epp.core.timers import Timers
-from epp.discovery.files import FileSource
-from epp.discovery.problems import ManifestError
-from epp.engines import ScrapeMetrics, Scraper
+from epp.discovery.source import ResourceListener
 from epp.errors import UsageError
 from epp.observability.explain import PickAnswer, explain_pick
 from epp.observability.http import ObservabilityServer
 from epp.observability.metrics import Metrics
-from epp.proxy.eds import write_eds
+from epp.proxy.envoy_first import EnvoyFirst
 from epp.proxy.health import Health, HealthServer
 from epp.proxy.http2.limits import Limit
-from epp.proxy.transports import make_tls, make_transport
+from epp.proxy.transports import make_metrics_tls, make_tls, make_transport
+from epp.served_pools import ServedPools
+from epp.sources import make_source
 from epp.workers.hub_server import CoreSeat, HubServer
 from epp.workers.metrics import WorkerMetrics
 from epp.workers.tally import Tally
+
+if TYPE_CHECKING:
+    from epp.cluster import Cluster
 
 __all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
 
-_EDS_LEAD_S: Final = 0.1
-"""How long before the core Envoy hears of new endpoints. It takes some milliseconds to take them
-in; until then, what is dispatched to one of them goes elsewhere or fails."""
-
 _DRAIN_POLL_S: Final = 0.05
 
 
 class Service:
-    """One EPP: its core, its servers and its source of resources.
+    """One EPP: its pools, its servers and the source of its resources.
 
-    Use it as an asynchronous context manager: entering starts it and returns when it is ready,
+    Use it as an asynchronous context manager: entering starts it and returns when it serves,
     leaving drains and stops it. Raises UsageError (ManifestError included) for what its options got
     wrong. With a ``seat`` it is the core of several processes, and streams end in its workers.
     """
@@ -61,17 +52,19 @@ class Service:
     def __init__(self, options: ServeOptions, seat: CoreSeat | None = None) -> None:
         self._options = options
         self.metrics = Metrics([limit.value for limit in Limit])
-        self._claims = ClaimsReader(options.claims)
-        self._plugin_failure = ""
         self._timers = Timers()
         self._alarm = Alarm(self._timers)
-        self.router = Router(
-            scheduler=self._new_scheduler(options),
-            options=options.flow,
-            make_detector=partial(make_detector, options.saturation),
-            timers=self._timers,
-            rng=random.Random(),
-            recorder=self.metrics,
+        self._standing_changed = asyncio.Event()
+        self._is_handing_over = False
+        self._is_leaving = False
+        self._served = ServedPools(
+            options, self._timers, self.metrics, on_change=self._standing_changed.set
+        )
+        self._envoy = (
+            None if options.eds_file is None else EnvoyFirst(self._served, options.eds_file)
+        )
+        self._source, self._cluster = make_source(
+            options, self.metrics, on_standing=self._standing_changed.set
         )
         self._health = Health()
         self._tls = make_tls(
@@ -84,31 +77,30 @@ class Service:
             options, self._new_exchange, self._health, on_limit=self.metrics.limit_met
         )
         self.health_server = HealthServer(self._health)
-        self.observability = ObservabilityServer(
-            self.metrics.render,
-            lambda: self.is_ready,
-            self._explain_pick,
-            max_body_bytes=options.exchange.max_body_bytes,
-        )
-        self.metrics.watch(self.router, lambda: self.ext_proc.open_streams, monotonic_s)
-        self._source = FileSource(
-            options.manifests,
-            pool_name=options.pool_name,
-            pool_namespace=options.pool_namespace,
-            on_lookup_failure=lambda name: self.metrics.name_unresolved(),
-        )
-        self._scraper = self._make_scraper()
+        self.observability = self._make_observability()
+        self.metrics.watch(lambda: self.ext_proc.open_streams, monotonic_s)
         self._config = self._make_config_watch()
         self._watchers: list[asyncio.Task[None]] = []
-        self._change: asyncio.TimerHandle | None = None
+
+    @property
+    def pools(self) -> Pools:
+        """The pools that are served."""
+        return self._served.pools
+
+    @property
+    def may_serve(self) -> bool:
+        """Whether gateways are to send requests here: there is a pool, nobody else is the leader,
+        and the end has not begun."""
+        leads = self._is_handing_over or self._cluster is None or self._cluster.is_leader
+        return leads and self.pools.is_ready and not self._is_leaving
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests can be served."""
-        return self.router.is_ready if self._hub is None else self._hub.is_ready
+        """Whether they can: with workers, one of them must be there."""
+        return self.may_serve and (self._hub is None or self._hub.has_workers)
 
     async def __aenter__(self) -> "Service":
-        """Start: listen, load the resources, be ready."""
+        """Start: listen, load the resources, be ready as soon as there is a pool."""
         try:
             await self._start()
         except BaseException:
@@ -117,31 +109,52 @@ class Service:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Drain and stop."""
+        """Hand over, drain and stop."""
         try:
             await self.drain()
         finally:
             await self._close()
 
     async def drain(self) -> None:
-        """Be not ready, take nothing new, let what waits be dispatched, then refuse the rest.
+        """Be not ready, but serve until gateways have noticed; then take nothing new, let what
+        waits be dispatched, and refuse the rest.
 
         Returns when what runs has ended, or its grace is over. Newcomers are refused in good order
         until then: a gateway that finds nobody here cannot tell its clients when to come back.
         """
-        self.router.begin_drain()
+        options = self._options
+        if self._cluster is not None and self._cluster.has_rivals:
+            await self._hand_over(self._cluster)
+        self._is_leaving = True
         await self._health.set_ready(False)
-        logger.info("drain begins waiting=%d", self.router.flow.requests)
-        if self.router.flow.requests:
-            is_empty = asyncio.Event()
-            self.router.flow.on_empty = is_empty.set
-            with suppress(TimeoutError):
-                await asyncio.wait_for(is_empty.wait(), self._options.drain_timeout_s)
-        self.router.flow.end_drain(monotonic_s())
+        if options.handover_s:
+            logger.info("handing over for %g s", options.handover_s)
+            await asyncio.sleep(options.handover_s)
+        self.pools.begin_drain()
+        self._standing_changed.set()
+        logger.info("drain begins waiting=%d", self.pools.waiting)
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._options.shutdown_grace_s):
-                while self.router.pool.total_in_flight:  # noqa: ASYNC110 - nobody tells
+            async with asyncio.timeout(options.drain_timeout_s):
+                while self.pools.waiting:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(_DRAIN_POLL_S)
+        self.pools.end_drain(monotonic_s())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(options.shutdown_grace_s):
+                while self.pools.running:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(_DRAIN_POLL_S)
+
+    async def _hand_over(self, cluster: "Cluster") -> None:
+        """Let another one lead, and stay ready until gateways have found out that it does.
+
+        Were this one not ready any more when they ask it, and the other not yet when they asked it
+        last, they would have nobody to ask. So for a moment both are ready, and both pick.
+        """
+        was_leader = cluster.is_leader
+        self._is_handing_over = was_leader
+        await cluster.hand_over()
+        if was_leader:
+            await asyncio.sleep(self._options.handover_s)
+        self._is_handing_over = False
 
     def reload(self) -> None:
         """Look at the configuration's file now, and not with the next poll."""
@@ -156,18 +169,22 @@ class Service:
         options = self._options
         if self._tls is not None:
             self._tls.load()
+        if self._metrics_tls is not None:
+            self._metrics_tls.load()
         self._alarm.start()
+        if self._cluster is not None:
+            await self._cluster.open()
         await self._health.start()
-        await self.observability.start(options.host, options.metrics_port)
+        metrics_tls = None if self._metrics_tls is None else self._metrics_tls.context
+        await self.observability.start(options.host, options.metrics_port, metrics_tls)
         await self.health_server.start(options.host, options.health_port)
-        resources = await self._source.load()
-        if self._scraper is not None:
-            self._scraper.start()
-        self._apply(resources)
-        _write_eds(options.eds_file, resources.endpoints)
+        listener: ResourceListener = self._envoy or self._served
+        await self._source.load(listener)
+        if self._envoy is not None:
+            self._envoy.start()
         await self.ext_proc.start(options.host, options.grpc_port, self._tls)
-        await self._health.set_ready(True)
-        self._watch()
+        await self._health.set_ready(self.is_ready)
+        self._watch(listener)
         logger.info(
             "ready ext_proc=%d health=%d metrics=%d",
             self.ext_proc.port,
@@ -175,32 +192,53 @@ class Service:
             self.observability.port,
         )
 
-    def _watch(self) -> None:
-        watching = self._source.run(self._apply_change, self._reject_change)
-        self._watchers.append(asyncio.create_task(watching, name="watch resources"))
+    def _watch(self, listener: ResourceListener) -> None:
+        work = {
+            "follow standing": self._follow_standing(),
+            "watch resources": self._source.run(listener),
+        }
+        if self._cluster is not None:
+            work |= self._cluster.work()
         if self._config is not None:
-            watching = self._config.run(self._reconfigure, self._reject_configuration)
-            self._watchers.append(asyncio.create_task(watching, name="watch configuration"))
+            work["watch configuration"] = self._config.run(
+                self._reconfigure, self._reject_configuration
+            )
         if self._tls is None:
-            logger.info("ext_proc is served in plaintext: there is no --cert-path")
+            logger.info("ext_proc is served in plaintext")
         else:
-            self._watchers.append(asyncio.create_task(self._tls.run(), name="watch certificate"))
-        for watcher in self._watchers:
+            if self._options.cert_path is None:
+                logger.info("ext_proc is served with TLS, by a certificate that nobody has signed")
+            work["watch certificate"] = self._tls.run()
+        if self._metrics_tls is not None:
+            work["watch certificate of the metrics"] = self._metrics_tls.run()
+        for name, coroutine in work.items():
+            watcher = asyncio.create_task(coroutine, name=name)
             watcher.add_done_callback(_tell_failure)
+            self._watchers.append(watcher)
+
+    async def _follow_standing(self) -> None:
+        """Tell who asks for health, and the workers, whenever it has changed."""
+        while True:
+            self._standing_changed.clear()
+            await self._health.set_ready(self.is_ready)
+            await self._standing_changed.wait()
 
     async def _close(self) -> None:
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
-        if self._change is not None:
-            self._change.cancel()
-        if self._scraper is not None:
-            await self._scraper.stop()
-        had_grace = self.router.pool.total_in_flight > 0
+        if self._envoy is not None:
+            self._envoy.stop()
+        await self._served.stop()
+        had_grace = self.pools.running > 0
         await self.ext_proc.stop(0.0 if had_grace else self._options.shutdown_grace_s)
         await self.health_server.stop()
         await self.observability.stop()
+        if self._cluster is not None:
+            await self._cluster.close()
         self._alarm.stop()
+
+    # What is made
 
     def _make_config_watch(self) -> ConfigWatch[ServeOptions] | None:
         options = self._options
@@ -212,115 +250,51 @@ class Service:
         workers = self._options.workers
         tally = Tally(seat.restarts, self.metrics.handshake_refused, self.metrics.limit_met)
         hub = HubServer(
-            self.router,
+            self.pools,
             seat,
             workers=workers,
             timers=self._timers,
             health=self._health,
             tally=tally,
+            may_serve=lambda: self.may_serve,
+            on_change=self._standing_changed.set,
         )
+        self._served.hub = hub.hub
         self.metrics.registry.register(WorkerMetrics(hub.hub, tally, workers))
         return hub
 
-    def _make_scraper(self) -> Scraper | None:
-        if self._options.scrape is None:
-            return None
-        scraper = Scraper(self._options.scrape, self.router, clock=monotonic_s, rng=random.Random())
-        self.metrics.registry.register(ScrapeMetrics(scraper, self.router, monotonic_s))
-        return scraper
-
-    def _new_exchange(self, stream: ProxyStream) -> Exchange:
-        return Exchange(stream, self._bind, self._options.exchange, self._claims)
-
-    def _bind(self, _: Headers) -> Router:
-        return self.router
-
-    # Resources
-
-    def _apply(self, resources: PoolResources) -> None:
-        self.router.apply(resources, monotonic_s())
-        self._claims.reads_conversation = self.router.rewrites.has_choices
-        if self._scraper is not None:
-            self._scraper.follow(resources.endpoints)
-        if self._hub is not None:
-            self._hub.hub.announce_resources(resources)
-        self.metrics.resources_applied(self.router)
-        logger.info(
-            "resources applied pool=%s/%s endpoints=%d objectives=%d",
-            resources.pool.namespace,
-            resources.pool.name,
-            len(resources.endpoints),
-            len(resources.objectives),
+    def _make_observability(self) -> ObservabilityServer:
+        self._metrics_tls = make_metrics_tls(self._options, on_reload=self.metrics.tls_reloaded)
+        cluster = self._cluster
+        return ObservabilityServer(
+            self.metrics.pieces,
+            lambda: self.is_ready,
+            self._explain_pick,
+            max_body_bytes=self._options.exchange.max_body_bytes,
+            authorize=cluster.authorize if cluster and self._options.metrics_auth else None,
         )
 
-    def _apply_change(self, resources: PoolResources) -> None:
-        """Apply a change, once Envoy has had the time to learn of the endpoints that are new."""
-        if self._change is not None:
-            self._change.cancel()  # the state before this one is not wanted any more
-        known = [endpoint for endpoint, _, _ in self.router.pool]
-        self._tell_envoy([*known, *resources.endpoints])
-        destinations = {endpoint.destination for endpoint in known}
-        has_new = any(e.destination not in destinations for e in resources.endpoints)
-        if has_new and self._options.eds_file is not None:
-            loop = asyncio.get_running_loop()
-            self._change = loop.call_later(_EDS_LEAD_S, self._complete_change, resources)
-        else:
-            self._complete_change(resources)
+    def _new_exchange(self, stream: ProxyStream) -> Exchange:
+        return Exchange(stream, self._bind, self._options.exchange, self._served.claims)
 
-    def _complete_change(self, resources: PoolResources) -> None:
-        self._apply(resources)
-        self._tell_envoy(resources.endpoints)
-
-    def _tell_envoy(self, endpoints: Iterable[Endpoint]) -> None:
-        try:
-            _write_eds(self._options.eds_file, endpoints)
-        except UsageError as error:
-            logger.error("the endpoints could not be handed to Envoy: %s", error)
+    def _bind(self, _: Headers) -> Pools:
+        return self.pools
 
     def _explain_pick(self, headers: Headers, body: bytes) -> PickAnswer:
         max_bytes = self._options.exchange.max_inspected_bytes
-        claims = self._claims.read(headers, body, None, max_inspected_bytes=max_bytes)
-        return explain_pick(self.router, claims, monotonic_s())
-
-    def _new_scheduler(self, options: ServeOptions) -> Scheduler:
-        scheduler = options.new_scheduler()
-        if isinstance(scheduler, ProfileScheduler):
-            scheduler.on_failure = self._plugin_failed
-        return scheduler
-
-    def _plugin_failed(self, error: Exception) -> None:
-        """A plugin has raised: count it, and log it unless it is the same as the last time."""
-        self.metrics.plugin_failed()
-        failure = f"{type(error).__name__}: {error}"
-        if failure != self._plugin_failure:
-            self._plugin_failure = failure
-            text = "a scheduling plugin has failed, the least used endpoint is picked: %s"
-            logger.error(text, failure, exc_info=error)
+        claims = self._served.claims.read(headers, body, None, max_inspected_bytes=max_bytes)
+        return explain_pick(self.pools.find(claims), claims, monotonic_s())
 
     # The configuration
 
     def _reconfigure(self, options: ServeOptions) -> None:
         """Go by another configuration, as a whole: nothing runs in between."""
-        scheduler = self._new_scheduler(options)
-        if self._scraper is not None and options.scrape is not None:
-            try:
-                self._scraper.reconfigure(options.scrape)
-            except UsageError as error:  # of files that it names
-                self._reject_configuration(error)
-                return
-        is_same_detector = options.saturation == self._options.saturation
-        self.router.reconfigure(
-            scheduler=scheduler,
-            options=options.flow,
-            make_detector=None if is_same_detector else partial(make_detector, options.saturation),
-            now=monotonic_s(),
-        )
-        claims = ClaimsReader(options.claims)
-        claims.reads_conversation = self._claims.reads_conversation
-        self._claims = claims
+        try:
+            self._served.reconfigure(options)
+        except UsageError as error:  # of files that it names
+            self._reject_configuration(error)
+            return
         self._options = options
-        if self._hub is not None:
-            self._hub.hub.announce_configuration()
         self.metrics.configuration_applied()
         logger.info("configuration applied file=%s", options.config_file)
 
@@ -328,21 +302,9 @@ class Service:
         self.metrics.configuration_rejected()
         logger.warning("configuration rejected, the last good one stays: %s", error)
 
-    def _reject_change(self, error: ManifestError) -> None:
-        self.metrics.resources_rejected()
-
 
 def _tell_failure(watcher: asyncio.Task[None]) -> None:
     """Say so where a change will not be noticed any more, instead of going on in silence."""
     error = None if watcher.cancelled() else watcher.exception()
     if error is not None:
         logger.error("%s has failed and goes on no more", watcher.get_name(), exc_info=error)
-
-
-def _write_eds(path: Path | None, endpoints: Iterable[Endpoint]) -> None:
-    if path is None:
-        return
-    try:
-        write_eds(path, endpoints)
-    except OSError as error:
-        raise UsageError(f"cannot write --eds-file {path}: {error.strerror or error}") from error

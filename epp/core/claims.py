@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import Final
 
 import msgspec
@@ -23,6 +25,8 @@ __all__ = ["ClaimsOptions", "ClaimsReader", "RequestClaims"]
 _MAX_NAME_BYTES: Final = 256
 _MOST_UTF8_BYTES: Final = 4
 _MAX_VALUE_BYTES: Final = 1024
+_MAX_AUTHORITY_BYTES: Final = 262
+"""A host name of 253 bytes, its last dot, and a port, with bytes to spare."""
 
 
 class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -35,9 +39,11 @@ class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     ``is_streamed`` are as :class:`epp.core.parsing.BodyFacts` tells of them, but for a conversation
     that the header ``x-session-id`` names. ``headers`` holds the
     first values of the headers that are wanted, by their names in lower case, those that came.
-    Names of more than 256 bytes are replaced by ``sha256-`` and the first 32 hexadecimal digits of
-    their hash, so those that differ still do. Array-like, since claims travel from worker processes
-    to the core.
+    ``pool`` is what the gateway calls the pool, ``authority`` the host that the client asks, in
+    lower case, without a port, an IPv6 address canonical and without brackets; empty where it is
+    longer than a host can be. Names of more than 256 bytes are replaced by ``sha256-`` and the
+    first 32 hexadecimal digits of their hash, so those that differ still do. Array-like, since
+    claims travel from worker processes to the core.
     """
 
     id: str = ""
@@ -55,6 +61,8 @@ class RequestClaims(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     conversation: int = 0
     is_streamed: bool = False
     headers: dict[str, str] = {}
+    pool: str = ""
+    authority: str = ""
 
 
 class ClaimsOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +73,7 @@ class ClaimsOptions(msgspec.Struct, frozen=True, kw_only=True):
     headers are heeded by which anyone in front of the gateway can claim something, if the gateway
     lets them pass: the objective, the fairness id (the default headers alone), the time in the
     queue, the goal for the first token. Heeded or not, they never go on to the model server.
+    ``heeds_subset`` says whether the gateway's hint is heeded of which endpoints may be picked.
 
     ``prefix_block_tokens`` is how many tokens of a prompt make a block that is hashed, 0 where
     none is, ``max_prefix_tokens`` how much of a prompt is. ``wanted_headers`` are the names of
@@ -76,6 +85,7 @@ class ClaimsOptions(msgspec.Struct, frozen=True, kw_only=True):
     trust_fairness_id: bool = True
     trust_wait_limit: bool = True
     trust_slo: bool = True
+    heeds_subset: bool = True
     prefix_block_tokens: int = 64
     max_prefix_tokens: int = 131_072
     wanted_headers: tuple[str, ...] = ()
@@ -112,8 +122,12 @@ class ClaimsReader:
         subset: frozenset[str] | None,
         *,
         max_inspected_bytes: int,
+        pool: str = "",
     ) -> RequestClaims:
-        """Read the claims; what is missing or malformed is left at its default."""
+        """Read the claims; what is missing or malformed is left at its default.
+
+        ``subset`` and ``pool`` are what the gateway says, None and empty where it says nothing.
+        """
         options = self._options
         has_output = is_generating(headers.get(b":path") or b"")
         facts = inspect_body(
@@ -129,7 +143,7 @@ class ClaimsReader:
             objective=_text(headers.first_of(OBJECTIVE)) if options.trust_objective else "",
             fairness_id=self._fairness_id(headers, facts.model),
             wait_limit_s=_seconds(headers.get(WAIT_LIMIT)) if options.trust_wait_limit else None,
-            subset=subset,
+            subset=subset if options.heeds_subset else None,
             model=_bounded(facts.model),
             body_bytes=len(body),
             prompt_tokens=facts.prompt_tokens,
@@ -140,6 +154,8 @@ class ClaimsReader:
             conversation=self._session(headers) or facts.conversation,
             is_streamed=facts.is_streamed,
             headers=self._wanted_headers(headers),
+            pool=_bounded(pool),
+            authority=_host(headers.get(b":authority")),
         )
 
     def _session(self, headers: Headers) -> int:
@@ -167,6 +183,30 @@ def _is_from_anyone(source: FairnessSource) -> bool:
     if isinstance(source, FromHeader):
         return source.name.lower().encode() in FAIRNESS_ID
     return isinstance(source, DefaultHeaders)
+
+
+def _host(authority: bytes | None) -> str:
+    if not authority or len(authority) > _MAX_AUTHORITY_BYTES:
+        return ""
+    return _host_of(authority)
+
+
+@lru_cache(maxsize=1024)
+def _host_of(authority: bytes) -> str:
+    """Return the host of an authority (RFC 3986, section 3.2)."""
+    text = authority.decode("latin-1").rpartition("@")[2].lower()
+    if text.startswith("["):
+        return _canonical(text[1:].partition("]")[0])
+    host, colon, _ = text.rpartition(":")
+    return (host if colon and ":" not in host else text).removesuffix(".")
+
+
+def _canonical(text: str) -> str:
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        return text
+    return str(address.ipv4_mapped or address)
 
 
 def _seconds(milliseconds: bytes | None) -> float | None:

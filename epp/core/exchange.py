@@ -27,7 +27,7 @@ from epp.core.exchange_request import HeldRequest
 from epp.core.exchange_response import send_body, send_trailers, why_not_restored
 from epp.core.exchange_rewrite import RewrittenBody, rewritten_body
 from epp.core.exchange_states import TRANSITIONS, Event
-from epp.core.gate import Admission, Gate, Route
+from epp.core.gate import Admission, AskGate, Gate, Route
 from epp.core.headers import Headers
 from epp.core.parsing.orca import read_load_report
 from epp.core.replies import (
@@ -60,14 +60,14 @@ class Exchange:
     """One HTTP request. Methods are named after ext_proc's messages; ``now`` is in monotonic
     seconds.
 
-    ``bind`` chooses the gate, and so the pool, when the headers arrive; ``claims`` reads what the
+    ``bind`` chooses the gate when the headers arrive; ``claims`` reads what the
     request says of itself. Every method that takes a message may raise
     :class:`ProxyProtocolError`. :meth:`closed` must be called once when the stream is over, however
     it ended; nothing may be called after it.
     """
 
     __slots__ = ("_admission", "_arrived_s", "_bind", "_claims", "_gate", "_headers", "_limits",
-                 "_request", "_response", "_response_mode", "_stream", "_subset",
+                 "_pool", "_request", "_response", "_response_mode", "_stream", "_subset",
                  "state")  # fmt: skip
 
     def __init__(
@@ -85,6 +85,7 @@ class Exchange:
         self._gate: Gate | None = None
         self._headers = Headers([])
         self._subset: frozenset[str] | None = None
+        self._pool = ""
         self._request = HeldRequest(claims.removed_headers)
         self._response_mode = _FULL_DUPLEX
         self._arrived_s = 0.0
@@ -100,16 +101,23 @@ class Exchange:
         self._response_mode = response_mode
 
     def request_headers(
-        self, headers: Headers, subset: frozenset[str] | None, end_of_stream: bool, now: float
+        self,
+        headers: Headers,
+        subset: frozenset[str] | None,
+        end_of_stream: bool,
+        now: float,
+        pool: str = "",
     ) -> None:
-        """The request's headers; ``subset`` is the gateway's hint, None where it gave none."""
+        """The request's headers; ``subset`` is the gateway's hint, ``pool`` the pool it names; None
+        and empty where it gave none."""
         if self.state is states.ANSWERED:
             return
         if self.state is not states.NEW:
             raise ProxyProtocolError("request headers came twice or too late")
         request = self._request
         request.headers_due = True
-        self._begin(headers, subset, now)
+        self._headers, self._subset, self._pool = headers, subset, pool
+        self._begin(now)
         if headers.get(b"upgrade") is not None:
             self._admit(now)
         elif end_of_stream:
@@ -129,7 +137,7 @@ class Exchange:
         if request.is_whole or self.state is states.ANSWERED:
             return  # large bodies can bring the last piece twice
         if self.state is states.NEW:  # the proxy is configured to skip the headers
-            self._begin(self._headers, None, now)
+            self._begin(now)
             self._step(states.BODY_AWAITED)
         request.is_whole = end_of_stream
         if self.state in (states.RECEIVING, states.WAITING):
@@ -148,7 +156,7 @@ class Exchange:
     def request_trailers(self, now: float) -> None:
         """The request's trailers, which also end a body that has not ended by itself."""
         if self.state is states.NEW:  # the proxy is configured to skip headers and body
-            self._begin(self._headers, None, now)
+            self._begin(now)
             self._step(states.BODY_AWAITED)
         if self.state is states.RECEIVING:
             self._request.is_whole = self._request.trailers_due = True
@@ -266,15 +274,12 @@ class Exchange:
 
     # The request phase
 
-    def _begin(self, headers: Headers, subset: frozenset[str] | None, now: float) -> None:
-        self._headers = headers
-        self._subset = subset
+    def _begin(self, now: float) -> None:
         self._arrived_s = now
-        self._gate = self._bind(headers)
+        self._gate = self._bind(self._headers)
 
     def _judge(self, now: float) -> None:
-        """What is to be seen of the body has been: a request with one is inference, one without is
-        not."""
+        """The body was seen as far as it will be: a request with one is inference, else not."""
         if self._request.body_bytes or not self._request.is_whole:
             self._admit(now)
         else:
@@ -282,27 +287,24 @@ class Exchange:
 
     def _admit(self, now: float) -> None:
         """Offer the request to the flow control: all that was to be seen of it has been seen."""
-        claims = self._claims.read(
-            self._headers,
-            self._request.body(),
-            self._subset,
-            max_inspected_bytes=self._limits.max_inspected_bytes,
-        )
-        self._step(states.ADMITTED)
-        self._stand_at(self._bound_gate().admit(claims, self, now))
+        self._ask(self._bound_gate().admit, now)
         if self.state is states.WAITING and self._request.mode is not _FULL_DUPLEX:
             # Only in full duplex does the proxy wait without a clock of its own.
             deadline_s = None if self._admission is None else self._admission.deadline_s
             self._stream.send(ExtendTimeout(proxy_timeout_s(deadline_s, now)))
 
     def _pass(self, now: float) -> None:
-        """Send a request on that is no inference (it has no body): any endpoint, no wait, no
-        lease."""
-        self._step(states.ADMITTED)
-        self._stand_at(self._bound_gate().pass_by(self._subset, self, now))
+        """Send a request on that is no inference, having no body: no wait, no lease."""
+        self._ask(self._bound_gate().pass_by, now)
 
-    def _stand_at(self, admission: Admission | None) -> None:
-        """Remember the admission, unless the gate has refused it or let it pass already."""
+    def _ask(self, ask: AskGate, now: float) -> None:
+        """Stand at the gate, unless it has refused the request or let it pass already."""
+        request, limit = self._request, self._limits.max_inspected_bytes
+        claims = self._claims.read(
+            self._headers, request.body(), self._subset, max_inspected_bytes=limit, pool=self._pool
+        )
+        self._step(states.ADMITTED)
+        admission = ask(claims, self, now)
         if self.state is states.WAITING or self._response is not None:
             self._admission = admission
 
@@ -381,8 +383,7 @@ class Exchange:
         if response is None:
             self._bound_gate().withdraw(admission, now)
         else:
-            ending = response.ending(cause, now - self._arrived_s)
-            self._bound_gate().finish(admission, ending, now)
+            self._bound_gate().finish(admission, response.ending(cause, now - self._arrived_s), now)
 
     def _step(self, event: Event) -> None:
         next_state = TRANSITIONS[self.state].get(event)
@@ -392,7 +393,7 @@ class Exchange:
 
     def _bound_gate(self) -> Gate:
         if self._gate is None:
-            raise AssertionError("the exchange is not bound to a pool yet")
+            raise AssertionError("the exchange is not bound to a gate yet")
         return self._gate
 
     def _path(self) -> bytes:

@@ -1,12 +1,13 @@
 """The seam between exchanges and decisions.
 
 An exchange asks a gate whether its request may go and where, and hears the answer as a waiter, at
-once or later. In one process the gate is the pool's :class:`epp.core.router.Router`; where
-exchanges live in worker processes it is a stand-in that asks the router over a socket. An exchange
-cannot tell.
+once or later. In one process the gate is :class:`epp.core.pools.Pools`, which hands each request to
+the :class:`epp.core.router.Router` of its pool; where exchanges live in worker processes it is a
+stand-in that asks over a socket. An exchange cannot tell.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -15,7 +16,7 @@ from epp.core.pool.load import EngineLoad
 from epp.core.replies import Header
 from epp.core.request import Outcome
 
-__all__ = ["Admission", "Ending", "Gate", "GateWaiter", "Route"]
+__all__ = ["Admission", "AskGate", "Ending", "Gate", "GateWaiter", "Route"]
 
 
 class Route(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -99,9 +100,7 @@ class Gate(Protocol):
     def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> Admission:
         """Let an inference request wait for its turn."""
 
-    def pass_by(
-        self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
-    ) -> Admission | None:
+    def pass_by(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> Admission | None:
         """Let a request go that is no inference; None where the waiter was called at once."""
 
     def withdraw(self, admission: Admission, now: float) -> None:
@@ -125,3 +124,7 @@ class Gate(Protocol):
     def rewrite_skipped(self, reason: str) -> None:
         """The exchange could not put another model's name into a request, or could not put the
         client's back into the response."""
+
+
+AskGate: TypeAlias = Callable[[RequestClaims, GateWaiter, float], Admission | None]
+"""Gate.admit or Gate.pass_by."""

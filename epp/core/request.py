@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-__all__ = ["REFUSALS", "Cut", "FlowKey", "Outcome", "Refusal", "Request"]
+__all__ = ["REFUSALS", "WAIT_OUTCOMES", "Cut", "FlowKey", "Outcome", "Refusal", "Request"]
 
 
 class FlowKey(NamedTuple):
@@ -54,7 +54,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Outcome(enum.Enum):
-    """How the wait of a request ended: exactly one for each request that entered."""
+    """How the wait of a request ended: exactly one for each request that entered.
+
+    The last two, with the words of the OpenAI API, are those of requests that entered no queue,
+    since it cannot be told which pool they are for.
+    """
 
     DISPATCHED = "dispatched"
     REJECTED_CAPACITY = "rejected-capacity"
@@ -65,8 +69,18 @@ class Outcome(enum.Enum):
     EXPIRED_NO_ENDPOINTS = "expired-no-endpoints"
     CANCELLED = "cancelled"
     SHUTTING_DOWN = "shutting-down"
+    MODEL_NOT_FOUND = "model_not_found"
+    POOL_NOT_FOUND = "pool_not_found"
 
     __hash__ = object.__hash__  # Enum's own is a function in Python
+
+
+WAIT_OUTCOMES: Final = tuple(
+    outcome
+    for outcome in Outcome
+    if outcome not in (Outcome.MODEL_NOT_FOUND, Outcome.POOL_NOT_FOUND)
+)
+"""Those of requests that have entered a queue."""
 
 
 class Cut(enum.Enum):
@@ -91,6 +105,7 @@ class Refusal(NamedTuple):
 
 _CONTENDED: Final = 429
 _NO_CAPACITY: Final = 503
+_NOT_FOUND: Final = 404
 
 REFUSALS: Final[Mapping[Outcome | Cut, Refusal]] = MappingProxyType(
     {
@@ -129,6 +144,16 @@ REFUSALS: Final[Mapping[Outcome | Cut, Refusal]] = MappingProxyType(
         ),
         Outcome.SHUTTING_DOWN: Refusal(
             _NO_CAPACITY, "rejected-shutting-down", "The gateway is shutting down. Please retry."
+        ),
+        Outcome.MODEL_NOT_FOUND: Refusal(
+            _NOT_FOUND,
+            "rejected-model-not-found",
+            "The model that the request names is not served.",
+        ),
+        Outcome.POOL_NOT_FOUND: Refusal(
+            _NOT_FOUND,
+            "rejected-pool-not-found",
+            "No pool of model servers is there for this request.",
         ),
     }
 )

@@ -12,6 +12,7 @@ import msgspec
 
 __all__ = [
     "Endpoint",
+    "EndpointChanges",
     "ModelTarget",
     "Objective",
     "PoolResources",
@@ -53,16 +54,36 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return join_host_port(self.address, self.port)
 
 
+class EndpointChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What has become of the endpoints of a pool: ``present`` are those that have joined it or are
+    not what they were, ``gone`` the destinations of those that have left it."""
+
+    present: tuple[Endpoint, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
 class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An InferencePool: which endpoints belong to it, and what the gateway does when the EPP
-    fails."""
+    """An InferencePool, or an InferencePoolImport: which endpoints belong to it, and what the
+    gateway does when the EPP fails.
+
+    ``authorities`` (host names in lower case, without a port) and ``models`` tell whose requests
+    are for this pool where one EPP serves several.
+    """
 
     name: str
     namespace: str = "default"
     group: str = "inference.networking.k8s.io"
+    kind: str = "InferencePool"
     selector: Mapping[str, str] = {}
     target_ports: tuple[int, ...] = ()
     failure_mode: FailureMode = "FailClose"
+    authorities: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``: what tells the pools of one EPP apart."""
+        return f"{self.namespace}/{self.name}"
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True):

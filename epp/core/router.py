@@ -5,17 +5,18 @@ response → release. Everything that belongs to one pool hangs on its router; n
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from epp.core.claims import RequestClaims
 from epp.core.flow import Charge, FlowController, FlowOptions, Ticket
 from epp.core.flow.saturation import SaturationDetector
 from epp.core.gate import Admission, Ending, GateWaiter, Route
+from epp.core.objectives import DEFAULT_PRIORITY, changed_priorities, priority_of
 from epp.core.pool import EngineLoad, Lease, Pool
 from epp.core.ports import Recorder
 from epp.core.request import FlowKey, Outcome, Request
-from epp.core.resources import Endpoint, PoolResources, PoolSpec
+from epp.core.resources import Endpoint, EndpointChanges, Objective, PoolResources, PoolSpec
 from epp.core.rewrites import ModelRewrites
 from epp.core.scheduling import Explanation, Scheduler, least_loaded
 from epp.core.timers import Timers
@@ -26,13 +27,12 @@ MakeDetector: TypeAlias = Callable[[Pool, Timers], SaturationDetector]
 """Makes a detector for a pool, with timers."""
 
 DEFAULT_FAIRNESS_ID = "default-flow"
-_DEFAULT_PRIORITY = 0
 
 
 class Router:
     """The requests of one pool, from claims to lease to release; the gate of its exchanges.
 
-    ``is_ready`` is False until the first resources were applied.
+    ``spec`` is the InferencePool that is served, None before the first resources.
     """
 
     def __init__(
@@ -57,28 +57,34 @@ class Router:
         self.pool.on_joined = self._joined
         self.pool.on_changed = self._changed
         self.pool.on_freed = self._freed
-        self.flow.ensure_band(_DEFAULT_PRIORITY)
-        self._resources: PoolResources | None = None
+        self.flow.ensure_band(DEFAULT_PRIORITY)
+        self.spec: PoolSpec | None = None
+        self._objectives: Mapping[str, Objective] = {}
         self.rewrites = ModelRewrites(())
         self.is_draining = False
 
     @property
     def is_ready(self) -> bool:
         """Whether the first resources were applied and the drain has not begun."""
-        return self._resources is not None and not self.is_draining
-
-    @property
-    def spec(self) -> PoolSpec | None:
-        """The InferencePool that is served, None before the first resources."""
-        return None if self._resources is None else self._resources.pool
+        return self.spec is not None and not self.is_draining
 
     def apply(self, resources: PoolResources, now: float) -> None:
-        """Make this the state of the pool, at once and as a whole."""
-        self._resources = resources
+        """Make this the state of the pool, at once and as a whole, also for those who wait."""
+        self.spec = resources.pool
         self.rewrites = ModelRewrites(resources.rewrites)
+        former, self._objectives = self._objectives, resources.objectives
         for objective in resources.objectives.values():
             self.flow.ensure_band(objective.priority)
+        changed = changed_priorities(former, resources.objectives)
+        self.flow.reprioritise(changed, now)
         if self.pool.apply(resources.endpoints):
+            self.flow.membership_changed(now)
+        elif changed:
+            self.flow.pump(now)
+
+    def apply_endpoints(self, changes: EndpointChanges, now: float) -> None:
+        """Take over what has become of some endpoints, at a cost in proportion to the changes."""
+        if self.pool.update(changes.present, changes.gone):
             self.flow.membership_changed(now)
 
     def reconfigure(
@@ -119,10 +125,7 @@ class Router:
 
     def priority_of(self, objective: str) -> int:
         """Return the priority of an objective by name; 0 where it is unknown or not named."""
-        if self._resources is None or not objective:
-            return _DEFAULT_PRIORITY
-        found = self._resources.objectives.get(objective)
-        return found.priority if found else _DEFAULT_PRIORITY
+        return priority_of(self._objectives, objective)
 
     def resolve(self, claims: RequestClaims) -> Request:
         """Return the request with the priority of its objective, the flow it belongs to, and the
@@ -194,9 +197,9 @@ class Router:
         self.recorder.adopted(admission.request)
         return admission
 
-    def pass_by(self, subset: frozenset[str] | None, waiter: GateWaiter, now: float) -> None:
+    def pass_by(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> None:
         """Let a request go to any endpoint that is no inference: no wait, no capacity taken."""
-        endpoint = None if self.is_draining else self._any_endpoint(subset)
+        endpoint = None if self.is_draining else self._any_endpoint(claims.subset)
         if endpoint is not None:
             waiter.passed(endpoint.destination, now)
             return
@@ -314,12 +317,12 @@ class RouterAdmission:
     garbage collection.
     """
 
-    __slots__ = ("_router", "_waiter", "charge", "lease", "request", "ticket")
+    __slots__ = ("_waiter", "charge", "lease", "request", "router", "ticket")
 
     def __init__(self, request: Request, waiter: GateWaiter, router: Router) -> None:
         self.request = request
         self._waiter = waiter
-        self._router = router
+        self.router = router
         self.ticket: Ticket | None = None
         self.lease: Lease | None = None
         self.charge: Charge | None = None
@@ -336,10 +339,12 @@ class RouterAdmission:
 
     def dispatched(self, lease: Lease, charge: Charge, waited_s: float, now: float) -> None:
         """Keep lease and charge, and pass the word on."""
-        self.ticket = None
+        if self.ticket is not None:
+            self.request = self.ticket.request  # of another priority by now, perhaps
+            self.ticket = None
         self.lease = lease
         self.charge = charge
-        self._router.detector.dispatched(lease.slot, now)
+        self.router.detector.dispatched(lease.slot, now)
         route = Route(
             lease.destination,
             self.request.model if self.request.client_model else "",

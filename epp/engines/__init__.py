@@ -1,6 +1,5 @@
 """The model servers' side: what their engines say of their load."""
 
-from epp.engines.metrics import ScrapeMetrics
 from epp.engines.scraper import Scraper
 
-__all__ = ["ScrapeMetrics", "Scraper"]
+__all__ = ["Scraper"]

@@ -14,7 +14,7 @@ from typing import Final
 
 from epp.config.scrape import ScrapeOptions
 from epp.core.pool import EngineLoad
-from epp.core.resources import Endpoint, join_host_port
+from epp.core.resources import Endpoint, EndpointChanges, join_host_port
 from epp.core.router import Router
 from epp.engines.fetch import Failure, FetchError, PageClient
 from epp.engines.parse import Dialects, PageReader
@@ -112,11 +112,20 @@ class Scraper:
     def follow(self, endpoints: Iterable[Endpoint]) -> None:
         """Make these the endpoints that are scraped. Those that stay may have other labels now."""
         wanted = {endpoint.destination: endpoint for endpoint in endpoints}
-        for destination in self._targets.keys() - wanted.keys():
-            self._targets.pop(destination).task.cancel()
-        if wanted and self._client is None:
+        gone = tuple(self._targets.keys() - wanted.keys())
+        self.follow_changes(EndpointChanges(present=tuple(wanted.values()), gone=gone))
+
+    def follow_changes(self, changes: EndpointChanges) -> None:
+        """Do so for some endpoints, and leave the others as they are: what is gone is scraped no
+        more, what is present is. What is both is another engine at the same address."""
+        for destination in changes.gone:
+            target = self._targets.pop(destination, None)
+            if target is not None:
+                target.task.cancel()
+        if changes.present and self._client is None:
             raise AssertionError("the scraper was not started")
-        for destination, endpoint in wanted.items():
+        for endpoint in changes.present:
+            destination = endpoint.destination
             target = self._targets.get(destination)
             if target is not None:
                 target.endpoint = endpoint

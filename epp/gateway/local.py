@@ -113,9 +113,11 @@ class LocalGateway:
         directory = options.manifests or self._state.default_manifests()
         directories: tuple[Path, ...] = (directory,)
         source = FileSource(
-            directories, pool_name=options.pool_name, pool_namespace=options.pool_namespace
+            directories,
+            pool_names=() if options.pool_name is None else (options.pool_name,),
+            pool_namespace=options.pool_namespace,
         )
-        resources = await source.load()
+        [resources] = await source.load()
         simulated: tuple[Endpoint, ...] = ()
         # Also endpoints that are not the pool's, or not to be found at the moment, are the user's.
         if not parse_manifests(read_directories(directories).files).endpoints:

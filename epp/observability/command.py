@@ -101,6 +101,7 @@ def _render(answer: "PickAnswer") -> list[str]:
     asked = f"model {answer.model or '(none)'}, about {answer.prompt_tokens} prompt tokens"
     lines = [
         f"request: {asked}, priority {answer.priority}, flow {answer.fairness_id}",
+        f"pool: {answer.pool or '(none)'}",
         f"profile: {answer.profile or '(none)'}, {answer.picker or 'least loaded'}",
         answer.verdict,
         "",

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from epp.core.claims import RequestClaims
+from epp.core.objectives import DEFAULT_PRIORITY
 from epp.core.pool import Pool
-from epp.core.router import Router
+from epp.core.router import DEFAULT_FAIRNESS_ID, Router
 from epp.core.scheduling import Explanation
 
 __all__ = ["CandidateAnswer", "PickAnswer", "ScoreAnswer", "explain_pick"]
@@ -40,7 +41,8 @@ class CandidateAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PickAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole answer: what the request is taken for, and the endpoints, the best first."""
+    """The whole answer: what the request is taken for, and the endpoints, the best first. ``pool``
+    is the pool's ``namespace/name``, empty where it cannot be told which one it is."""
 
     model: str
     priority: int
@@ -50,10 +52,20 @@ class PickAnswer(msgspec.Struct, frozen=True, kw_only=True):
     picker: str = ""
     verdict: str = ""
     candidates: list[CandidateAnswer] = []
+    pool: str = ""
 
 
-def explain_pick(router: Router, claims: RequestClaims, now: float) -> PickAnswer:
-    """Return what would become of a request that came now, without any consequence."""
+def explain_pick(router: Router | None, claims: RequestClaims, now: float) -> PickAnswer:
+    """Return what would become of a request that came now, without any consequence. ``router`` is
+    None where no pool is for it."""
+    if router is None:
+        return PickAnswer(
+            model=claims.model,
+            priority=DEFAULT_PRIORITY,
+            fairness_id=claims.fairness_id or DEFAULT_FAIRNESS_ID,
+            prompt_tokens=claims.prompt_tokens,
+            verdict="Nothing is picked: no pool is served that the request is for.",
+        )
     request = router.resolve(claims)
     found = router.explain_pick(request, now)
     candidates = _candidates(router.pool, claims, found)
@@ -66,6 +78,7 @@ def explain_pick(router: Router, claims: RequestClaims, now: float) -> PickAnswe
         picker=found.picker if found else "",
         verdict=_verdict(candidates, found),
         candidates=candidates,
+        pool=router.spec.key if router.spec else "",
     )
 
 

@@ -1,37 +1,50 @@
 """The HTTP side for those who watch: metrics, probes, and why a request would go where."""
 
-from collections.abc import Callable
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeAlias
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from epp.core.headers import Headers
 from epp.errors import UsageError
 from epp.observability.explain import PickAnswer
 
-__all__ = ["ObservabilityServer"]
+__all__ = ["Authorize", "ObservabilityServer"]
+
+Authorize: TypeAlias = Callable[[str], Awaitable[tuple[int, str] | None]]
+"""Says of a bearer token whether its owner may read: None, or the status and the sentence that the
+answer is to have."""
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PATH = (b":path", b"/v1/chat/completions")
+_OPEN_PATHS: Final = ("/healthz", "/readyz")
 
 
 class ObservabilityServer:
-    """Serves the metrics page ``/metrics``, two probes, and explanations.
+    """Serves the metrics page ``/metrics``, made of the pieces that ``render_metrics`` returns, two
+    probes, and explanations.
 
     ``/healthz`` answers 200 as long as the process turns its loop; ``/readyz`` 200 or 503 as
     ``is_ready`` says. ``/debug/explain-pick`` takes an inference request, headers and body of up to
-    ``max_body_bytes``, and answers with what ``explain`` says of it, as JSON. ``port`` is the bound
-    port once :meth:`start` has returned.
+    ``max_body_bytes``, and answers with what ``explain`` says of it, as JSON. With ``authorize``
+    all but the probes is for those alone whom it lets read. ``port`` is the bound port once
+    :meth:`start` has returned.
     """
 
     def __init__(
         self,
-        render_metrics: Callable[[], bytes],
+        render_metrics: Callable[[], Iterable[bytes]],
         is_ready: Callable[[], bool],
         explain: Callable[[Headers, bytes], PickAnswer],
         *,
         max_body_bytes: int,
+        authorize: Authorize | None = None,
     ) -> None:
+        self._authorize = authorize
         self._render_metrics = render_metrics
         self._is_ready = is_ready
         self._explain = explain
@@ -39,9 +52,13 @@ class ObservabilityServer:
         self._runner: web.AppRunner | None = None
         self.port = 0
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen; port 0 takes any that is free. Raises UsageError if the address cannot be had."""
-        application = web.Application(client_max_size=self._max_body_bytes)
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Listen, with TLS if it is given; port 0 takes any that is free.
+
+        Raises UsageError if the address cannot be had.
+        """
+        middlewares = [] if self._authorize is None else [self._check_token]
+        application = web.Application(client_max_size=self._max_body_bytes, middlewares=middlewares)
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
@@ -49,7 +66,7 @@ class ObservabilityServer:
         # What is compressed is decompressed within bounds by whoever explains it.
         runner = web.AppRunner(application, access_log=None, auto_decompress=False)
         await runner.setup()
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host, port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:
@@ -66,8 +83,24 @@ class ObservabilityServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    @web.middleware
+    async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in _OPEN_PATHS:
+            return await handler(request)
+        assert self._authorize is not None
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or not token.isascii():
+            return _denied(401, "expected a bearer token")
+        denial = await self._authorize(token)
+        return await handler(request) if denial is None else _denied(*denial)
+
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._render_metrics(), headers={"content-type": _METRICS_TYPE})
+        pieces = []
+        for piece in self._render_metrics():
+            pieces.append(piece)
+            await asyncio.sleep(0)  # others have their turn: pages of large pools take long
+        return web.Response(body=b"".join(pieces), headers={"content-type": _METRICS_TYPE})
 
     async def _explain_pick(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -82,3 +115,8 @@ class ObservabilityServer:
         if self._is_ready():
             return web.Response(text="ready\n")
         return web.Response(status=503, text="not ready: no resources yet, or shutting down\n")
+
+
+def _denied(status: int, text: str) -> web.Response:
+    headers = {"www-authenticate": 'Bearer realm="epp"'} if status == 401 else None
+    return web.Response(status=status, text=f"{text}\n", headers=headers)

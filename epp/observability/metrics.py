@@ -1,48 +1,51 @@
 """Prometheus metrics, under the names that the field's dashboards know (``llm_d_epp_…``).
 
-Events are counted as they happen: the core calls :class:`Metrics` as its recorder. States (queue
+Events are counted as they happen: the core calls the recorder of each pool. States (queue
 sizes, requests in flight) are read from the core when Prometheus asks and cost the request path
 nothing. Every label set is bounded.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     disable_created_metrics,
-    generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from epp import __version__
-from epp.core.gate import Ending
-from epp.core.request import Outcome, Request
+from epp.core.request import Outcome
 from epp.core.router import DEFAULT_FAIRNESS_ID, Router
+from epp.observability.cluster import ClusterMetrics, ClusterState
+from epp.observability.endpoints import EndpointState
 from epp.observability.families import gauge
 from epp.observability.flow import FlowState
+from epp.observability.pool_recorder import PoolRecorder, PoolRecorders
 from epp.observability.requests import RequestMetrics
 from epp.observability.rewrites import RewriteMetrics
 from epp.observability.scheduling import SchedulingState
+from epp.observability.scrapes import Scraped, ScrapeMetrics, ScrapeState
+from epp.observability.text import text_pieces
 
 __all__ = ["Metrics"]
 
 # Creation times double the page and no dashboard reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-_DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
 _HANDSHAKE_REFUSALS: Final = (
     "alpn", "plaintext", "version", "no-certificate", "bad-certificate", "by-peer", "other",
 )  # fmt: skip
 
 
 class Metrics:
-    """The EPP's metrics, and the core's recorder (:class:`epp.core.ports.Recorder`).
+    """The EPP's metrics, of all its pools.
 
-    ``transport_limits`` are the names for :meth:`limit_met`.
+    ``transport_limits`` are the names for :meth:`limit_met`. Pools are told apart by their names,
+    so they are to be of one namespace.
     """
 
     def __init__(self, transport_limits: Iterable[str] = ()) -> None:
@@ -52,6 +55,12 @@ class Metrics:
         self._rewrites = RewriteMetrics()
         self.registry.register(self._rewrites)
         self._define_refusals()
+        self._recorders = PoolRecorders(
+            lambda: PoolRecorder(self._requests, self._rewrites, self._refuse_early)
+        )
+        self.registry.register(self._recorders)
+        self._followed: list[_Followed] = []
+        self._scrapes: ScrapeMetrics | None = None
         self._reloads = self._counter(
             "resources_reload_total", "Reloads of the resources, by result.", ("result",)
         )
@@ -89,22 +98,52 @@ class Metrics:
         )
         info.labels(__version__).set(1)
 
-    def watch(
-        self, router: Router, open_streams: Callable[[], int], now: Callable[[], float]
-    ) -> None:
-        """Export the state of a pool; to be called once, when it is known what there is to
-        export."""
-        self.registry.register(_RouterState(router, open_streams))
-        self.registry.register(FlowState(router, now))
-        self.registry.register(SchedulingState(router))
+    def recorder(self, pool_name: str = "") -> PoolRecorder:
+        """Return what counts the requests of a pool; of none, by default: those that are answered
+        before it is known which pool they are for."""
+        return self._recorders.of(pool_name)
+
+    def watch(self, open_streams: Callable[[], int], now: Callable[[], float]) -> None:
+        """Export the state of the pools that are followed, and how many streams are open; to be
+        called once. ``now`` is the time of the routers' clock."""
+        self._scrapes = ScrapeMetrics(self._scraped, now)
+        self.registry.register(_Streams(open_streams))
+        self.registry.register(EndpointState(self._routers))
+        self.registry.register(FlowState(self._routers, now))
+        self.registry.register(SchedulingState(self._routers))
+        self.registry.register(self._scrapes)
+
+    def watch_cluster(self, read: Callable[[], ClusterState], now: Callable[[], float]) -> None:
+        """Export what is told of the cluster that the resources come from; to be called once."""
+        self.registry.register(ClusterMetrics(read, now))
+
+    def follow_pool(self, router: Router, scraper: ScrapeState | None) -> None:
+        """Export the state of a pool from now on, and what its scraper counts, if it has one. May
+        be said again, with another scraper."""
+        self._followed = [each for each in self._followed if each.router is not router]
+        self._followed.append(_Followed(router, scraper))
+
+    def forget_pool(self, key: str) -> None:
+        """Export the state of the pool with this ``namespace/name`` no more. What was counted stays
+        for some time, see :class:`~epp.observability.pool_recorder.PoolRecorders`."""
+        kept = []
+        for each in self._followed:
+            spec = each.router.spec
+            if spec is None or spec.key != key:
+                kept.append(each)
+                continue
+            self._recorders.forget(spec.name)
+            if each.scraper is not None and self._scrapes is not None:
+                self._scrapes.forget(each.scraper)
+        self._followed = kept
 
     def resources_applied(self, router: Router) -> None:
         """Count a reload that was applied, and make the series of its priorities begin at zero."""
         self._reloads.labels("applied").inc()
-        spec = router.spec
-        pool_name = spec.name if spec else ""
-        for band in router.flow.bands():
-            self._requests.expect(band.priority, DEFAULT_FAIRNESS_ID, pool_name)
+        if router.spec is not None:
+            recorder = self._recorders.of(router.spec.name)
+            for band in router.flow.bands():
+                recorder.expect(band.priority, DEFAULT_FAIRNESS_ID)
 
     def resources_rejected(self) -> None:
         """Count a reload that did not validate; the state before it stays."""
@@ -139,45 +178,24 @@ class Metrics:
         """Count a connection to the ext_proc port whose TLS handshake failed."""
         self._handshakes_refused.labels(reason).inc()
 
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the page in the text format, in pieces between which other work may be done."""
+        return text_pieces(self.registry.collect())
+
     def render(self) -> bytes:
-        """Return the page in the text format."""
-        return generate_latest(self.registry)
+        """Return the page as a whole."""
+        return b"".join(self.pieces())
 
-    # epp.core.ports.Recorder
-
-    def wait_ended(self, request: Request, outcome: Outcome, waited_s: float) -> None:
-        """Count the end of a wait."""
-        self._requests.wait_ended(request, outcome, waited_s)
-        if outcome is _DISPATCHED:
-            self._rewrites.dispatched(request)
-
-    def adopted(self, request: Request) -> None:
-        """Count a request that runs, and not as one that was sent."""
-        self._requests.adopted(request)
-
-    def overridden(self, priority: int, rule: str) -> None:
-        """Count a dispatch out of turn."""
-        self._requests.overridden(priority, rule)
-
-    def settled(self, request: Request, charged: int, actual: int) -> None:
-        """Count what a request has cost, and was expected to."""
-        self._requests.settled(request, charged, actual)
-
-    def evicted(self, request: Request) -> None:
-        """Count a request that is ended for one of higher priority."""
-        self._requests.evicted(request)
-
-    def ended(self, request: Request, ending: Ending) -> None:
-        """Count the end of an exchange."""
-        self._requests.ended(request, ending)
-
-    def refused_early(self, reason: str) -> None:
-        """Count an answer given before the queue."""
+    def _refuse_early(self, reason: str) -> None:
         self._refused_early.labels(reason).inc()
 
-    def rewrite_skipped(self, reason: str) -> None:
-        """Count what was not rewritten."""
-        self._rewrites.skipped(reason)
+    def _routers(self) -> Iterator[Router]:
+        return (each.router for each in self._followed)
+
+    def _scraped(self) -> Iterator[Scraped]:
+        for each in self._followed:
+            if each.scraper is not None:
+                yield each.router, each.scraper
 
     # Definitions
 
@@ -189,6 +207,8 @@ class Metrics:
             "too-large",
             Outcome.REJECTED_NO_ENDPOINTS.value,
             Outcome.SHUTTING_DOWN.value,
+            Outcome.MODEL_NOT_FOUND.value,
+            Outcome.POOL_NOT_FOUND.value,
         ):
             self._refused_early.labels(reason)
 
@@ -210,44 +230,21 @@ class Metrics:
         return Counter(f"llm_d_epp_{name}", text, labels, registry=self.registry)
 
 
-class _RouterState(Collector):
-    """Reads a router when Prometheus asks."""
+class _Followed(NamedTuple):
+    router: Router
+    scraper: ScrapeState | None
 
-    def __init__(self, router: Router, open_streams: Callable[[], int]) -> None:
-        self._router = router
+
+class _Streams(Collector):
+    """Reads how many streams are open when Prometheus asks."""
+
+    def __init__(self, open_streams: Callable[[], int]) -> None:
         self._open_streams = open_streams
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the families."""
+        """Yield the family."""
         yield gauge("extproc_streams_inflight", "Open streams.", {(): self._open_streams()})
-        spec = self._router.spec
-        if spec is None:
-            return
-        yield from self._endpoints(spec.name)
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """Return nothing: the names are known only when there is a pool."""
+        """Return nothing: no other collector has this name."""
         return []
-
-    def _endpoints(self, pool: str) -> Iterator[GaugeMetricFamily]:
-        in_flight, limits = {}, {}
-        for endpoint, running, limit in self._router.pool:
-            key = (pool, endpoint.name, endpoint.destination)
-            in_flight[key] = running
-            limits[key] = limit
-        labels = ("inference_pool", "endpoint_name", "model_server_endpoint")
-        yield gauge(
-            "ready_endpoints", "Endpoints that may be picked.", {(pool,): len(limits)}, ("name",)
-        )
-        yield gauge("inflight_requests", "Requests in flight by endpoint.", in_flight, labels)
-        yield gauge(
-            "endpoint_concurrency_limit", "Most requests in flight allowed.", limits, labels
-        )
-        total = sum(limits.values())
-        saturation = sum(in_flight.values()) / total if total else 1.0
-        yield gauge(
-            "flow_control_pool_saturation",
-            "Share of the endpoints' limits that is in use; 1 where there is no endpoint.",
-            {(pool,): saturation},
-            ("inference_pool",),
-        )

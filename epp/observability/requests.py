@@ -31,14 +31,10 @@ _LATENCY_S: Final = (
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45,
     60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600,
 )  # fmt: skip
-_WAIT_S: Final = (
-    0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
-)  # fmt: skip
 _REQUEST_BYTES: Final = tuple(64 * 2**k for k in range(0, 25, 2))
 _RESPONSE_BYTES: Final = tuple(2**k for k in range(0, 25, 2))
 
 _FLOW_LABELS: Final = ("model_name", "target_model_name", "fairness_id", "priority")
-_WAIT_LABELS: Final = ("priority", "outcome", "inference_pool")
 _DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
 _MAX_FLOWS: Final = 1_000
 _OTHER: Final = "other"
@@ -73,7 +69,7 @@ def _names(bounds: tuple[float, ...]) -> list[str]:
 
 
 class RequestMetrics(Collector):
-    """The recorder of the core (:class:`epp.core.ports.Recorder`), but for early refusals.
+    """What is counted of the requests of all pools together, by flow.
 
     At most 1,000 different (model, target model, fairness id, priority) get series of their own;
     whoever comes later is counted under ``other``.
@@ -81,26 +77,16 @@ class RequestMetrics(Collector):
 
     def __init__(self) -> None:
         self._flows: dict[tuple[str, str, FlowKey], _FlowSeries] = {}
-        self._waits: dict[tuple[int, Outcome], _WaitSeries] = {}
         self._overrides: dict[tuple[int, str], int] = {}
-        self._evictions: dict[tuple[str, str], int] = {}
-        self._pool_name = ""
 
-    def expect(self, priority: int, default_fairness_id: str, pool_name: str) -> None:
-        """Have the series of a priority begin at zero. ``pool_name`` is that of the new series
-        from now on."""
-        self._pool_name = pool_name
+    def expect(self, priority: int, default_fairness_id: str) -> None:
+        """Have the series of a priority begin at zero."""
         self._flow_of("", "", FlowKey(priority, default_fairness_id))
-        for outcome in Outcome:
-            self._wait(priority, outcome)
 
     # What is counted
 
-    def wait_ended(self, request: Request, outcome: Outcome, waited_s: float) -> None:
+    def wait_ended(self, request: Request, outcome: Outcome) -> None:
         """Count the end of a wait."""
-        wait = self._wait(request.flow.priority, outcome)
-        wait.total += 1
-        wait.duration_s.observe(waited_s)
         flow = self._flow(request)
         if outcome is _DISPATCHED:
             flow.requests += 1
@@ -123,11 +109,6 @@ class RequestMetrics(Collector):
         flow = self._flow(request)
         flow.cost += actual
         flow.misjudged += abs(actual - charged)
-
-    def evicted(self, request: Request) -> None:
-        """Count a request that is ended for one of higher priority."""
-        key = (str(request.flow.priority), self._pool_name)
-        self._evictions[key] = self._evictions.get(key, 0) + 1
 
     def ended(self, request: Request, ending: Ending) -> None:
         """Count the end of an exchange."""
@@ -155,14 +136,6 @@ class RequestMetrics(Collector):
             series = self._flows[key] = _FlowSeries(labels)
         return series
 
-    def _wait(self, priority: int, outcome: Outcome) -> "_WaitSeries":
-        key = (priority, outcome)
-        series = self._waits.get(key)
-        if series is None:
-            labels = (str(priority), outcome.value, self._pool_name)
-            series = self._waits[key] = _WaitSeries(labels)
-        return series
-
     # What Prometheus gets
 
     def collect(self) -> Iterator[Metric]:
@@ -181,7 +154,12 @@ class RequestMetrics(Collector):
             "Size of response bodies, where they pass through the EPP.",
             lambda series: series.response_bytes,
         )
-        yield from self._wait_families()
+        yield counter(
+            "flow_control_out_of_turn_total",
+            "Requests that went before those of a higher priority, by the rule that let them.",
+            {(str(priority), rule): count for (priority, rule), count in self._overrides.items()},
+            ("priority", "rule"),
+        )
 
     def describe(self) -> list[Metric]:
         """Return nothing: no other collector has these names."""
@@ -229,34 +207,6 @@ class RequestMetrics(Collector):
             histogram(series).add_to(family, series.labels)
         return family
 
-    def _wait_families(self) -> Iterator[Metric]:
-        totals = CounterMetricFamily(
-            f"{_PREFIX}flow_control_requests_total",
-            "Requests that left the queue, by outcome.",
-            labels=_WAIT_LABELS,
-        )
-        durations = HistogramMetricFamily(
-            f"{_PREFIX}flow_control_request_queue_duration_seconds",
-            "Time in the queue.",
-            labels=_WAIT_LABELS,
-        )
-        for series in self._waits.values():
-            totals.add_metric(series.labels, series.total)
-            series.duration_s.add_to(durations, series.labels)
-        yield from (totals, durations)
-        yield counter(
-            "flow_control_out_of_turn_total",
-            "Requests that went before those of a higher priority, by the rule that let them.",
-            {(str(priority), rule): count for (priority, rule), count in self._overrides.items()},
-            ("priority", "rule"),
-        )
-        yield counter(
-            "flow_control_evictions_total",
-            "Running requests that were ended for one of higher priority.",
-            self._evictions,
-            ("priority", "inference_pool"),
-        )
-
 
 class _FlowSeries:
     __slots__ = ("cost", "duration_s", "errors", "labels", "misjudged", "request_bytes", "requests",
@@ -275,12 +225,3 @@ class _FlowSeries:
 
     def failed(self, code: str) -> None:
         self.errors[code] = self.errors.get(code, 0) + 1
-
-
-class _WaitSeries:
-    __slots__ = ("duration_s", "labels", "total")
-
-    def __init__(self, labels: tuple[str, ...]) -> None:
-        self.labels = labels
-        self.total = 0
-        self.duration_s = Histogram(_WAIT_S)

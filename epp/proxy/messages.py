@@ -25,6 +25,7 @@ from epp.core.replies import (
     TrailersReply,
 )
 from epp.proxy.body_messages import body_message, read_body
+from epp.proxy.pool_name import pool_name
 from epp.proxy.wire import core_pb2, ext_proc_pb2
 
 __all__ = ["encode", "feed"]
@@ -81,7 +82,8 @@ def feed(exchange: Exchange, message_bytes: bytes, now: float) -> None:
     elif kind == "request_headers":
         opening = message.request_headers
         headers = _headers(opening.headers)
-        exchange.request_headers(headers, _subset(message), opening.end_of_stream, now)
+        subset, ends = _subset(message), opening.end_of_stream
+        exchange.request_headers(headers, subset, ends, now, pool_name(message))
     elif kind == "response_headers":
         opening = message.response_headers
         found = _wanted(opening.headers)

@@ -90,6 +90,9 @@ class _Chooser:
     def kind(self, request: Request, pool: Pool) -> None:
         """Return None: all requests are alike."""
 
+    def kinds_follow(self, pool: Pool) -> None:
+        """Return None: they are so whatever the pool is."""
+
     def usable(
         self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
     ) -> Mask:

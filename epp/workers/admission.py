@@ -1,13 +1,10 @@
 """A request's standing in a worker, whoever decides on it."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from epp.core.claims import RequestClaims
-from epp.core.gate import GateWaiter, Route
+from epp.core.gate import Admission, GateWaiter, Route
 from epp.core.request import Outcome
-
-if TYPE_CHECKING:
-    from epp.core.router import RouterAdmission
 
 __all__ = ["AdmissionKeeper", "RemoteAdmission"]
 
@@ -26,13 +23,12 @@ class AdmissionKeeper(Protocol):
 
 
 class RemoteAdmission:
-    """A request's standing at the core, or at the worker's own router while there is no core.
+    """A request's standing at the core, or at the worker's own pools while there is no core.
 
-    ``claims`` is None for a request that is no inference, ``destination``, the ``ip:port`` where it
-    runs, until it is dispatched. ``model`` is what its model server is asked for in place of the
-    client's model, empty where that stays.
-    ``local`` is its standing at the worker's own router, where there is one; of that router it is
-    the waiter (:class:`epp.core.gate.GateWaiter`). It waits since ``since_s``, or runs since then.
+    ``destination``, the ``ip:port`` where it runs, is None until it is dispatched. ``model`` is
+    what its model server is asked for in place of the client's model, empty where that stays.
+    ``local`` is its standing at the worker's own pools, where it has any; of them it is the waiter
+    (:class:`epp.core.gate.GateWaiter`). It waits since ``since_s``, or runs since then.
     """
 
     __slots__ = (
@@ -41,32 +37,33 @@ class RemoteAdmission:
         "claims",
         "destination",
         "id",
+        "is_inference",
         "is_waiting",
         "local",
         "model",
         "since_s",
-        "subset",
     )
 
     def __init__(
         self,
         keeper: AdmissionKeeper,
         number: int,
-        claims: RequestClaims | None,
-        subset: frozenset[str] | None,
+        claims: RequestClaims,
         waiter: GateWaiter,
         since_s: float,
+        *,
+        is_inference: bool,
     ) -> None:
         self._keeper = keeper
         self._waiter = waiter
         self.id = number
         self.claims = claims
-        self.subset = subset
+        self.is_inference = is_inference
         self.since_s = since_s
         self.is_waiting = True
         self.destination: str | None = None
         self.model = ""
-        self.local: RouterAdmission | None = None
+        self.local: Admission | None = None
 
     @property
     def deadline_s(self) -> float | None:

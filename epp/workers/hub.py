@@ -1,4 +1,4 @@
-"""The core's end of the workers: it carries their questions to the router, and the answers back.
+"""The core's end of the workers: it carries their questions to the pools, and the answers back.
 
 No I/O: a session hands what is to be sent to its ``send``, and is given what has come.
 
@@ -12,22 +12,25 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from epp.core.claims import RequestClaims
-from epp.core.gate import Ending, Route
+from epp.core.gate import Admission, Ending, Route
+from epp.core.pools import Pools
 from epp.core.request import Outcome
-from epp.core.resources import PoolResources
-from epp.core.router import Router, RouterAdmission
+from epp.core.resources import EndpointChanges, PoolResources
 from epp.core.timers import Timer, Timers
+from epp.workers.known_pools import KnownPools
 from epp.workers.messages import (
     Admit,
     Beat,
     CoreMessage,
     Dispatched,
+    EndpointsChanged,
     Evict,
     Finish,
     Hello,
     Listening,
     PassBy,
     Passed,
+    PoolGone,
     Progress,
     Refused,
     Reported,
@@ -54,7 +57,7 @@ _GATHERING_S: Final = 1.0
 
 
 class _Entry:
-    """An inference request of a worker: its waiter at the router, then what holds its capacity.
+    """An inference request of a worker: its waiter at its pool, then what holds its capacity.
 
     It has no ``admission`` as long as the hub has not opened.
     """
@@ -66,7 +69,7 @@ class _Entry:
         self._id = number
         self.claims = claims
         self.since_s = since_s
-        self.admission: RouterAdmission | None = None
+        self.admission: Admission | None = None
 
     def dispatched(self, route: Route, waited_s: float, now: float) -> None:
         """Tell the worker."""
@@ -127,20 +130,20 @@ class Session:
 
 
 class Hub:
-    """All workers of one router.
+    """All workers of one EPP, which ask for its pools.
 
     ``workers`` is how many there should be. ``on_change`` is called when a worker has begun to
-    listen or has left.
+    listen or has left, and when a pool has come, changed or gone.
     """
 
-    def __init__(self, router: Router, *, workers: int, timers: Timers, tally: Tally) -> None:
+    def __init__(self, pools: Pools, *, workers: int, timers: Timers, tally: Tally) -> None:
         self.on_change: Callable[[], None] = lambda: None
-        self._router = router
+        self._pools = pools
         self._workers = workers
         self._timers = timers
         self._tally = tally
         self._sessions: dict[int, Session] = {}
-        self._resources: PoolResources | None = None
+        self._known = KnownPools()
         self._standing = Standing(is_ready=False, is_draining=False)
         self._stop: Stop | None = None
         # Workers that are older than the core may have read what is no more.
@@ -181,9 +184,21 @@ class Hub:
     # What the core says
 
     def announce_resources(self, resources: PoolResources) -> None:
-        """Tell all workers what the pool is now."""
-        self._resources = resources
+        """Tell all workers what a pool is now."""
+        self._known.put(resources)
         self._tell_all(Resources(resources))
+        self.on_change()
+
+    def announce_endpoints(self, key: str, changes: EndpointChanges) -> None:
+        """Tell all workers what has become of some endpoints of a pool."""
+        self._known.change(key, changes)
+        self._tell_all(EndpointsChanged(key, changes))
+
+    def announce_gone(self, key: str) -> None:
+        """Tell all workers that there is no such pool any more."""
+        self._known.remove(key)
+        self._tell_all(PoolGone(key))
+        self.on_change()
 
     def announce_configuration(self) -> None:
         """Tell all workers, and those that are yet to come, that the configuration has changed."""
@@ -216,7 +231,7 @@ class Hub:
         session.held.clear()
         for entry in entries:  # what waits first, or what runs would make room for it
             if entry.admission is not None and entry.admission.is_waiting:
-                self._router.withdraw(entry.admission, now)
+                self._pools.withdraw(entry.admission, now)
                 entry.admission = None
         for entry in entries:
             if entry.admission is not None:
@@ -236,11 +251,11 @@ class Hub:
         session.worker = hello.worker
         self._sessions[hello.worker] = session
         self._tally.restarted(hello.worker, hello.restarts)
-        session.send(Welcome())
+        session.send(Welcome(self._known.keys))
         if self._has_news:
             session.send(Reread())
-        if self._resources is not None:
-            session.send(Resources(self._resources))
+        for resources in self._known.resources():
+            session.send(Resources(resources))
         session.send(self._standing)
         if self._stop is not None:
             session.send(self._stop)
@@ -249,7 +264,7 @@ class Hub:
 
     def _on_running(self, session: Session, message: Running, now: float) -> None:
         entry = self._new_entry(session, message.id, message.claims, message.since_s)
-        entry.admission = self._router.adopt(
+        entry.admission = self._pools.adopt(
             message.claims, message.destination, message.since_s, entry, message.model
         )
 
@@ -271,12 +286,12 @@ class Hub:
     def _on_admit(self, session: Session, message: Admit, now: float) -> None:
         entry = self._new_entry(session, message.id, message.claims, now)
         if self._is_open:
-            entry.admission = self._router.admit(message.claims, entry, now)
+            entry.admission = self._pools.admit(message.claims, entry, now)
         else:
             session.held[message.id] = entry
 
     def _on_pass_by(self, session: Session, message: PassBy, now: float) -> None:
-        self._router.pass_by(message.subset, _Passer(session, message.id), now)
+        self._pools.pass_by(message.claims, _Passer(session, message.id), now)
 
     def _on_withdraw(self, session: Session, message: Withdraw, now: float) -> None:
         entry = session.entries.pop(message.id, None)
@@ -285,34 +300,34 @@ class Hub:
         if entry.admission is None:
             del session.held[message.id]
         elif entry.admission.is_waiting:
-            self._router.withdraw(entry.admission, now)
+            self._pools.withdraw(entry.admission, now)
         else:
             self._abort(entry.admission, message.waited_s, now)
 
     def _on_served_by(self, session: Session, message: ServedBy, now: float) -> None:
         admission = _dispatched(session.entries[message.id])
-        self._router.served_by(admission, message.destination, now)
+        self._pools.served_by(admission, message.destination, now)
 
     def _on_reported(self, session: Session, message: Reported, now: float) -> None:
         admission = _dispatched(session.entries[message.id])
-        self._router.reported(admission, message.load, now)
+        self._pools.reported(admission, message.load, now)
 
     def _on_progress(self, session: Session, message: Progress, now: float) -> None:
         admission = _dispatched(session.entries[message.id])
-        self._router.progress(admission, message.output_tokens, now)
+        self._pools.progress(admission, message.output_tokens, now)
 
     def _on_finish(self, session: Session, message: Finish, now: float) -> None:
         admission = _dispatched(session.entries.pop(message.id))
-        self._router.finish(admission, message.ending, now)
+        self._pools.finish(admission, message.ending, now)
 
     def _on_stats(self, session: Session, message: Stats, now: float) -> None:
         session.open_streams = message.open_streams
         for reason, count in message.refused_early.items():
             for _ in range(count):
-                self._router.refused_early(reason)
+                self._pools.refused_early(reason)
         for reason, count in message.rewrites_skipped.items():
             for _ in range(count):
-                self._router.rewrite_skipped(reason)
+                self._pools.rewrite_skipped(reason)
         self._tally.add(message)
         session.send(Beat())
 
@@ -331,13 +346,13 @@ class Hub:
         held: list[tuple[int, float, Session, int, _Entry]] = []
         for session in sessions:
             for number, entry in session.held.items():
-                priority = self._router.priority_of(entry.claims.objective)
+                priority = self._pools.priority_of(entry.claims)
                 held.append((-priority, entry.since_s, session, number, entry))
             session.held = {}
         held.sort(key=lambda each: each[:2])
         for _, since_s, session, number, entry in held:
             if session.entries.get(number) is entry:
-                entry.admission = self._router.admit(entry.claims, entry, now, since_s)
+                entry.admission = self._pools.admit(entry.claims, entry, now, since_s)
 
     # Bookkeeping
 
@@ -347,17 +362,17 @@ class Hub:
         entry = session.entries[number] = _Entry(session, number, claims, since_s)
         return entry
 
-    def _abort(self, admission: RouterAdmission, duration_s: float, now: float) -> None:
+    def _abort(self, admission: Admission, duration_s: float, now: float) -> None:
         """Give back what a request holds that nobody waits for any more."""
         ending = Ending(status=0, cause="aborted", duration_s=duration_s, response_bytes=None)
-        self._router.finish(admission, ending, now)
+        self._pools.finish(admission, ending, now)
 
     def _tell_all(self, message: CoreMessage) -> None:
         for session in self._sessions.values():
             session.send(message)
 
 
-def _dispatched(entry: _Entry) -> RouterAdmission:
+def _dispatched(entry: _Entry) -> Admission:
     if entry.admission is None:
         raise AssertionError("a worker takes a request for dispatched that waits")
     return entry.admission

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from epp.clock import monotonic_s
-from epp.core.router import Router
+from epp.core.pools import Pools
 from epp.core.timers import Timers
 from epp.proxy.health import Health
 from epp.proxy.tls import ServerTls
@@ -40,31 +40,34 @@ class CoreSeat(msgspec.Struct, frozen=True, kw_only=True):
 class HubServer:
     """The workers of this core (:class:`epp.proxy.transport.Transport`).
 
-    ``health`` is kept from being ready as long as no worker listens to the proxy.
+    ``may_serve`` tells what they are to tell the proxy of their readiness; they are told whenever
+    ``health`` is. ``on_change`` is called when a worker has begun to listen or has left.
     """
 
     def __init__(
         self,
-        router: Router,
+        pools: Pools,
         seat: CoreSeat,
         *,
         workers: int,
         timers: Timers,
         health: Health,
         tally: Tally,
+        may_serve: Callable[[], bool],
+        on_change: Callable[[], None],
     ) -> None:
         self.port = 0
-        self.hub = Hub(router, workers=workers, timers=timers, tally=tally)
+        self.hub = Hub(pools, workers=workers, timers=timers, tally=tally)
         self.hub.on_change = self._changed
-        self._router = router
+        self._pools = pools
         self._listener = seat.listener
         self._workers = workers
         self._health = health
         self._links: set[Link[WorkerMessage]] = set()
+        self._may_serve = may_serve
+        self._on_change = on_change
         self._change = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._follower: asyncio.Task[None] | None = None
-        self._told_ready = False
 
     @property
     def open_streams(self) -> int:
@@ -72,9 +75,9 @@ class HubServer:
         return sum(self.hub.open_streams.values())
 
     @property
-    def is_ready(self) -> bool:
-        """Whether requests can be served: the pool is known, and a worker listens."""
-        return self._router.is_ready and self.hub.listening > 0
+    def has_workers(self) -> bool:
+        """Whether any worker listens to the proxy."""
+        return self.hub.listening > 0
 
     async def start(self, host: str, port: int, tls: ServerTls | None = None) -> None:
         """Let the workers in; return when all of them listen to the proxy, or, after a while, one.
@@ -91,16 +94,12 @@ class HubServer:
                 await self._until(lambda: self.hub.listening >= self._workers)
         except TimeoutError:
             logger.warning("workers listening: %d of %d", self.hub.listening, self._workers)
-            await self._until(lambda: self.hub.listening > 0)
-        self._follower = asyncio.create_task(self._follow(), name="follow workers")
+            await self._until(lambda: self.has_workers)
 
     async def stop(self, grace_s: float) -> None:
         """Let the workers give their streams ``grace_s`` seconds and end; wait for it."""
         if self._server is None:
             return
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
         self.hub.stop(grace_s)
         try:
             async with asyncio.timeout(grace_s + _GOODBYE_S):
@@ -116,13 +115,6 @@ class HubServer:
         while not condition():
             self._change.clear()
             await self._change.wait()
-
-    async def _follow(self) -> None:
-        """Be ready as long as there is a worker that listens."""
-        while True:
-            self._told_ready = self.is_ready
-            await self._health.set_ready(self._told_ready)
-            await self._until(lambda: self.is_ready != self._told_ready)
 
     def _new_link(self) -> asyncio.Protocol:
         link: Link[WorkerMessage] = Link(
@@ -142,7 +134,8 @@ class HubServer:
 
     def _changed(self) -> None:
         self._change.set()
+        self._on_change()
 
     def _announce_standing(self) -> None:
-        router = self._router
-        self.hub.announce_standing(is_ready=router.is_ready, is_draining=router.is_draining)
+        is_draining = self._pools.is_draining
+        self.hub.announce_standing(is_ready=self._may_serve(), is_draining=is_draining)

@@ -14,13 +14,14 @@ from epp.core.claims import RequestClaims
 from epp.core.gate import Ending, Route
 from epp.core.pool import EngineLoad
 from epp.core.request import Outcome
-from epp.core.resources import PoolResources
+from epp.core.resources import EndpointChanges, PoolResources
 
 __all__ = [
     "Admit",
     "Beat",
     "CoreMessage",
     "Dispatched",
+    "EndpointsChanged",
     "Evict",
     "Finish",
     "FrameError",
@@ -29,6 +30,7 @@ __all__ = [
     "Listening",
     "PassBy",
     "Passed",
+    "PoolGone",
     "Progress",
     "Refused",
     "Reported",
@@ -112,7 +114,7 @@ class PassBy(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
     """See Gate.pass_by."""
 
     id: int
-    subset: frozenset[str] | None
+    claims: RequestClaims
 
 
 class Withdraw(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
@@ -170,7 +172,10 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=21, gc=False):
-    """The core is there, knows its pool and awaits what runs and waits."""
+    """The core is there and awaits what runs and waits. It knows the pools with these keys, each of
+    which it will tell of, and no others."""
+
+    pools: tuple[str, ...] = ()
 
 
 class Dispatched(msgspec.Struct, frozen=True, array_like=True, tag=22, gc=False):
@@ -197,9 +202,22 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=24, gc=False):
 
 
 class Resources(msgspec.Struct, frozen=True, array_like=True, tag=25):
-    """The pool as the core knows it, for the time in which there may be no core."""
+    """A pool as the core knows it, for the time in which there may be no core."""
 
     resources: PoolResources
+
+
+class EndpointsChanged(msgspec.Struct, frozen=True, array_like=True, tag=31):
+    """What has become of some endpoints of the pool with this key."""
+
+    key: str
+    changes: EndpointChanges
+
+
+class PoolGone(msgspec.Struct, frozen=True, array_like=True, tag=32, gc=False):
+    """There is no pool with this key any more."""
+
+    key: str
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True, tag=26, gc=False):
@@ -235,7 +253,8 @@ WorkerMessage: TypeAlias = (
     | Reported | Progress | Finish | Stats
 )  # fmt: skip
 CoreMessage: TypeAlias = (
-    Welcome | Dispatched | Passed | Refused | Evict | Resources | Standing | Stop | Beat | Reread
+    Welcome | Dispatched | Passed | Refused | Evict | Resources | EndpointsChanged | PoolGone
+    | Standing | Stop | Beat | Reread
 )  # fmt: skip
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from epp.core.request import Outcome
+from epp.core.request import WAIT_OUTCOMES, Outcome
 from epp.workers.hub import Hub
 from epp.workers.tally import Tally
 
@@ -15,7 +15,7 @@ __all__ = ["WorkerMetrics"]
 
 _PREFIX: Final = "llm_d_epp_"
 _REFUSALS: Final = tuple(
-    outcome for outcome in Outcome if outcome not in (Outcome.DISPATCHED, Outcome.CANCELLED)
+    outcome for outcome in WAIT_OUTCOMES if outcome not in (Outcome.DISPATCHED, Outcome.CANCELLED)
 )
 
 

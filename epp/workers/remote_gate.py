@@ -7,8 +7,8 @@ The table of admissions is the truth about what runs and waits in this worker; t
 core is no more than a cache of it. Whenever there is a new core, or a new connection to the old
 one, the whole table is told again, so nothing that was lost on the way needs any care.
 
-Without a core, requests wait for a while. When none has come by then, a router of this worker's own
-decides, by the resources that the core told of last: in order of priority, and with this worker's
+Without a core, requests wait for a while. When none has come by then, pools of this worker's own
+decide, by the resources that the core told of last: in order of priority, and with this worker's
 share of the endpoints' limits.
 """
 
@@ -20,27 +20,33 @@ from typing import Final
 from epp.core.claims import RequestClaims
 from epp.core.flow import FlowOptions
 from epp.core.gate import Admission, Ending, GateWaiter
+from epp.core.objectives import DEFAULT_PRIORITY, priority_of
 from epp.core.pool import EngineLoad
+from epp.core.pools import Pools
 from epp.core.request import Outcome
-from epp.core.resources import PoolResources
 from epp.core.router import Router
 from epp.core.timers import Timer, Timers
 from epp.workers.admission import RemoteAdmission
 from epp.workers.degraded import WorkerCounts
+from epp.workers.known_pools import KnownPools
 from epp.workers.messages import (
     Admit,
     Dispatched,
+    EndpointsChanged,
     Evict,
     Finish,
     PassBy,
     Passed,
+    PoolGone,
     Progress,
     Refused,
     Reported,
+    Resources,
     Running,
     ServedBy,
     Synced,
     Waiting,
+    Welcome,
     Withdraw,
     WorkerMessage,
 )
@@ -71,16 +77,16 @@ class RemoteGate:
     """The gate of all exchanges of one worker (:class:`epp.core.gate.Gate`).
 
     ``send`` sends a message to the core; it is called only between :meth:`welcome` and
-    :meth:`lost`. ``new_router`` makes the router that decides when no core has come within
-    ``gap_timeout_s`` seconds, with ``counts`` as its recorder. ``options`` say how much may wait
-    for a core, and for how long.
+    :meth:`lost`. ``new_router`` makes the router that decides for the pool with this key when no
+    core has come within ``gap_timeout_s`` seconds, with ``counts`` as its recorder. ``pools`` is
+    what the core has told of them. ``options`` say how much may wait for a core, and for how long.
     """
 
     def __init__(
         self,
         send: Callable[[WorkerMessage], None],
         *,
-        new_router: Callable[[], Router],
+        new_router: Callable[[str], Router],
         counts: WorkerCounts,
         options: FlowOptions,
         gap_timeout_s: float,
@@ -97,10 +103,9 @@ class RemoteGate:
         self._last_id = 0
         self._waiting = 0
         self._waiting_bytes = 0
-        self._resources: PoolResources | None = None
-        self._destinations: frozenset[str] = frozenset()
+        self.pools = KnownPools()
         self._is_draining = False
-        self._router: Router | None = None
+        self._local: Pools | None = None
         self._gap_timer: Timer | None = None
 
     def __len__(self) -> int:
@@ -121,27 +126,25 @@ class RemoteGate:
 
     def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> RemoteAdmission:
         """Let an inference request wait for its turn."""
-        admission = self._new_admission(claims, claims.subset, waiter, now)
+        admission = self._new_admission(claims, waiter, now, is_inference=True)
         self._waiting_bytes += claims.body_bytes
         if self._mode is _Mode.ATTACHED:
             self._send(Admit(admission.id, claims))
-        elif self._router is not None:
-            admission.local = self._router.admit(claims, admission, now)
+        elif self._local is not None:
+            admission.local = self._local.admit(claims, admission, now)
         elif self._is_full:
             self._counts.refused(Outcome.REJECTED_CAPACITY)
             retry_after_s = 1 + admission.id % _RETRY_SPREAD_S
             admission.refused(Outcome.REJECTED_CAPACITY, retry_after_s, now)
         return admission
 
-    def pass_by(
-        self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
-    ) -> RemoteAdmission:
+    def pass_by(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> RemoteAdmission:
         """Let a request go that is no inference."""
-        admission = self._new_admission(None, subset, waiter, now)
+        admission = self._new_admission(claims, waiter, now, is_inference=False)
         if self._mode is _Mode.ATTACHED:
-            self._send(PassBy(admission.id, subset))
-        elif self._router is not None:
-            self._router.pass_by(subset, admission, now)
+            self._send(PassBy(admission.id, claims))
+        elif self._local is not None:
+            self._local.pass_by(claims, admission, now)
         return admission
 
     def withdraw(self, admission: Admission, now: float) -> None:
@@ -152,35 +155,38 @@ class RemoteGate:
         self.forget(own)
         if self._mode is _Mode.ATTACHED:
             self._send(Withdraw(own.id, now - own.since_s))
-        elif self._router is not None and own.local is not None:
-            self._router.withdraw(own.local, now)
+        elif self._local is not None and own.local is not None:
+            self._local.withdraw(own.local, now)
 
     def served_by(self, admission: Admission, destination: str, now: float) -> None:
         """The proxy says that this ``ip:port`` really serves the dispatched request."""
         own = _own(admission)
-        if destination == own.destination or destination not in self._destinations:
+        if destination == own.destination:
+            return
+        pool = self.pools.find(own.claims)
+        if pool is None or destination not in pool.endpoints:
             return
         own.destination = destination
         if self._mode is _Mode.ATTACHED:
             self._send(ServedBy(own.id, destination))
-        elif self._router is not None and own.local is not None:
-            self._router.served_by(own.local, destination, now)
+        elif self._local is not None and own.local is not None:
+            self._local.served_by(own.local, destination, now)
 
     def reported(self, admission: Admission, load: EngineLoad, now: float) -> None:
         """The engine that serves the dispatched request tells its load with the response."""
         own = _own(admission)
         if self._mode is _Mode.ATTACHED:
             self._send(Reported(own.id, load))
-        elif self._router is not None and own.local is not None:
-            self._router.reported(own.local, load, now)
+        elif self._local is not None and own.local is not None:
+            self._local.reported(own.local, load, now)
 
     def progress(self, admission: Admission, output_tokens: int, now: float) -> None:
         """The response of a dispatched request has brought so many tokens by now."""
         own = _own(admission)
         if self._mode is _Mode.ATTACHED:
             self._send(Progress(own.id, output_tokens))
-        elif self._router is not None and own.local is not None:
-            self._router.progress(own.local, output_tokens, now)
+        elif self._local is not None and own.local is not None:
+            self._local.progress(own.local, output_tokens, now)
 
     def finish(self, admission: Admission, ending: Ending, now: float) -> None:
         """The response of a dispatched request has ended, whichever way."""
@@ -190,8 +196,8 @@ class RemoteGate:
         del self._table[own.id]
         if self._mode is _Mode.ATTACHED:
             self._send(Finish(own.id, ending))
-        elif self._router is not None and own.local is not None:
-            self._router.finish(own.local, ending, now)
+        elif self._local is not None and own.local is not None:
+            self._local.finish(own.local, ending, now)
 
     def refused_early(self, reason: str) -> None:
         """Count an answer that an exchange gave by itself."""
@@ -203,14 +209,15 @@ class RemoteGate:
 
     # What the core says
 
-    def welcome(self, now: float) -> None:
+    def welcome(self, message: Welcome, now: float) -> None:
         """There is a core: tell it all that runs and waits, in order of arrival."""
+        self.pools.keep(message.pools)
         self._leave_gap(now)
         self._enter(_Mode.ATTACHED)
         for admission in self._table.values():
             number, claims, since_s = admission.id, admission.claims, admission.since_s
-            if claims is None:
-                self._send(PassBy(number, admission.subset))
+            if not admission.is_inference:
+                self._send(PassBy(number, claims))
             elif admission.destination is None:
                 self._send(Waiting(number, claims, since_s))
             else:
@@ -242,10 +249,17 @@ class RemoteGate:
         if admission is not None:
             admission.evicted(message.retry_after_s, now)
 
-    def resources(self, resources: PoolResources) -> None:
-        """Remember the pool for the time in which there may be no core."""
-        self._resources = resources
-        self._destinations = frozenset(e.destination for e in resources.endpoints)
+    def resources(self, message: Resources, now: float) -> None:
+        """Remember a pool for the time in which there may be no core."""
+        self.pools.put(message.resources)
+
+    def endpoints_changed(self, message: EndpointsChanged, now: float) -> None:
+        """Remember what has become of a pool's endpoints."""
+        self.pools.change(message.key, message.changes)
+
+    def pool_gone(self, message: PoolGone, now: float) -> None:
+        """Forget a pool."""
+        self.pools.remove(message.key)
 
     def standing(self, is_draining: bool) -> None:
         """Remember whether new requests are taken."""
@@ -270,9 +284,9 @@ class RemoteGate:
         self._is_draining = True
         if self._mode is _Mode.DETACHED:
             self._decide_alone(now)
-        elif self._router is not None:
-            self._router.begin_drain()
-            self._router.flow.end_drain(now)
+        elif self._local is not None:
+            self._local.begin_drain()
+            self._local.end_drain(now)
 
     # epp.workers.admission.AdmissionKeeper
 
@@ -282,7 +296,7 @@ class RemoteGate:
             raise AssertionError("a request was answered twice")
         admission.is_waiting = False
         self._waiting -= 1
-        if admission.claims is not None:
+        if admission.is_inference:
             self._waiting_bytes -= admission.claims.body_bytes
 
     def forget(self, admission: RemoteAdmission) -> None:
@@ -292,13 +306,13 @@ class RemoteGate:
 
     def deadline_s(self, admission: RemoteAdmission) -> float | None:
         """Return when a wait is over at the latest, by this worker's own limits."""
-        own_s, priority = None, 0
-        claims, resources = admission.claims, self._resources
-        if claims is not None:
+        claims = admission.claims
+        own_s, priority = None, DEFAULT_PRIORITY
+        pool = self.pools.find(claims)
+        if admission.is_inference:
             own_s = claims.wait_limit_s
-            objective = resources.objectives.get(claims.objective) if resources else None
-            priority = objective.priority if objective else 0
-        is_empty = not self._destinations
+            priority = priority_of(pool.objectives if pool else {}, claims.objective)
+        is_empty = pool is None or not pool.endpoints
         budget_s = self._options.budget_s(priority, own_s, pool_is_empty=is_empty)
         if budget_s is None:
             return None
@@ -311,35 +325,34 @@ class RemoteGate:
         """Nobody has come: take over what runs, and decide on what waits."""
         self._cancel_gap_timer()
         self._enter(_Mode.ALONE)
-        router = self._router = self._new_router()
-        if self._resources is not None:
-            router.apply(self._resources, now)
+        local = self._local = Pools(self._new_router, self._counts)
+        for resources in self.pools.resources():
+            local.apply(resources, now)
         if self._is_draining:
-            router.begin_drain()
-        waiting: list[tuple[int, RemoteAdmission, RequestClaims]] = []
+            local.begin_drain()
+        waiting: list[tuple[int, RemoteAdmission]] = []
         for admission in list(self._table.values()):
-            claims = admission.claims
-            if claims is None:
-                router.pass_by(admission.subset, admission, now)
-            elif admission.destination is None:
-                waiting.append((-router.priority_of(claims.objective), admission, claims))
+            claims, destination = admission.claims, admission.destination
+            if not admission.is_inference:
+                local.pass_by(claims, admission, now)
+            elif destination is None:
+                waiting.append((-local.priority_of(claims), admission))
             else:
-                destination, since_s = admission.destination, admission.since_s
-                admission.local = router.adopt(
-                    claims, destination, since_s, admission, admission.model
-                )
+                since_s, model = admission.since_s, admission.model
+                admission.local = local.adopt(claims, destination, since_s, admission, model)
         waiting.sort(key=lambda entry: entry[0])
-        for _, admission, claims in waiting:
+        for _, admission in waiting:
             if admission.is_waiting:  # whoever heard before may have withdrawn it
-                admission.local = router.admit(claims, admission, now, admission.since_s)
+                since_s = admission.since_s
+                admission.local = local.admit(admission.claims, admission, now, since_s)
 
     def _leave_gap(self, now: float) -> None:
         self._cancel_gap_timer()
-        router, self._router = self._router, None
+        pools, self._local = self._local, None
         for admission in self._table.values():
             local, admission.local = admission.local, None
-            if router is not None and local is not None and local.is_waiting:
-                router.withdraw(local, now)
+            if pools is not None and local is not None and local.is_waiting:
+                pools.withdraw(local, now)
         self._counts.gap(False, now)
 
     def _cancel_gap_timer(self) -> None:
@@ -351,13 +364,16 @@ class RemoteGate:
 
     def _new_admission(
         self,
-        claims: RequestClaims | None,
-        subset: frozenset[str] | None,
+        claims: RequestClaims,
         waiter: GateWaiter,
         now: float,
+        *,
+        is_inference: bool,
     ) -> RemoteAdmission:
         self._last_id += 1
-        admission = RemoteAdmission(self, self._last_id, claims, subset, waiter, now)
+        admission = RemoteAdmission(
+            self, self._last_id, claims, waiter, now, is_inference=is_inference
+        )
         self._table[admission.id] = admission
         self._waiting += 1
         return admission

@@ -19,7 +19,6 @@ from epp.core.exchange import Exchange
 from epp.core.flow.saturation import ConcurrencyOptions, known_limit, make_detector
 from epp.core.headers import Headers
 from epp.core.replies import ProxyStream
-from epp.core.rewrites import ModelRewrites
 from epp.core.router import Router
 from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
@@ -33,10 +32,12 @@ from epp.workers.messages import (
     Beat,
     CoreMessage,
     Dispatched,
+    EndpointsChanged,
     Evict,
     Hello,
     Listening,
     Passed,
+    PoolGone,
     Refused,
     Reread,
     Resources,
@@ -106,7 +107,7 @@ class Worker:
         self._is_leaving = False
         self._is_ready = False
         self._standing_changed = asyncio.Event()
-        self._knows_pool = asyncio.Event()
+        self._knows_pools = asyncio.Event()
         self._stop = asyncio.Event()
         self._grace_s = options.shutdown_grace_s
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -116,6 +117,8 @@ class Worker:
             Refused: self._gate.refused,
             Evict: self._gate.evicted,
             Resources: self._on_resources,
+            EndpointsChanged: self._gate.endpoints_changed,
+            PoolGone: self._on_pool_gone,
             Standing: self._on_standing,
             Stop: self._on_stop,
             Beat: self._on_beat,
@@ -144,11 +147,11 @@ class Worker:
             self._alarm.stop()
 
     async def _listen(self) -> bool:
-        """Listen as soon as the pool is known; return False if told to stop before.
+        """Listen as soon as the pools are known; return False if told to stop before.
 
-        A worker that knew no pool could only refuse what the others can serve.
+        A worker that knew no pools could only refuse what the others can serve.
         """
-        waits = [asyncio.create_task(event.wait()) for event in (self._knows_pool, self._stop)]
+        waits = [asyncio.create_task(event.wait()) for event in (self._knows_pools, self._stop)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
@@ -240,21 +243,25 @@ class Worker:
     # What the core says
 
     def _on_welcome(self, message: Welcome, now: float) -> None:
-        self._gate.welcome(now)
+        self._gate.welcome(message, now)
         if self._is_listening:
             self._send(Listening())
         self._send_stats()
         logger.info("the core is there, requests=%d", len(self._gate))
 
     def _on_resources(self, message: Resources, now: float) -> None:
-        self._gate.resources(message.resources)
-        self._claims.reads_conversation = ModelRewrites(message.resources.rewrites).has_choices
-        self._knows_pool.set()
+        self._gate.resources(message, now)
+        self._claims.reads_conversation = self._gate.pools.has_choices
+
+    def _on_pool_gone(self, message: PoolGone, now: float) -> None:
+        self._gate.pool_gone(message, now)
+        self._claims.reads_conversation = self._gate.pools.has_choices
 
     def _on_standing(self, message: Standing, now: float) -> None:
         self._gate.standing(message.is_draining)
         self._is_ready = message.is_ready
         self._standing_changed.set()
+        self._knows_pools.set()  # the core tells of all pools first
 
     def _on_stop(self, message: Stop, now: float) -> None:
         self._grace_s = message.grace_s
@@ -290,12 +297,13 @@ class Worker:
     def _bind(self, _: Headers) -> RemoteGate:
         return self._gate
 
-    def _new_router(self) -> Router:
-        """Return the router that decides without a core, with this worker's share of the limits."""
+    def _new_router(self, key: str) -> Router:
+        """Return the router that decides for a pool without a core, with this worker's share of the
+        limits."""
         options = self._options
         limit = -(-known_limit(options.saturation) // options.workers)
         share = ConcurrencyOptions(max_requests=limit)
-        logger.warning("there is no core: this worker decides itself")
+        logger.warning("there is no core: this worker decides itself, pool=%s", key)
         return Router(
             scheduler=LeastLoaded(),
             options=options.flow,

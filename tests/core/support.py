@@ -76,6 +76,7 @@ def request(
     priority: int = 0,
     fairness_id: str = "tenant",
     *,
+    objective: str = "",
     body_bytes: int = 0,
     prompt_tokens: int = 0,
     max_output_tokens: int | None = None,
@@ -86,6 +87,7 @@ def request(
     """Return a request of a priority; ``subset`` names endpoints by their numbers."""
     return Request(
         flow=FlowKey(priority, fairness_id),
+        objective=objective,
         body_bytes=body_bytes,
         prompt_tokens=prompt_tokens,
         max_output_tokens=max_output_tokens,

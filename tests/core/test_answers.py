@@ -14,9 +14,15 @@ _SEEN = {
     Outcome.REJECTED_NO_ENDPOINTS: (503, "rejected-no-endpoints"),
     Outcome.EXPIRED_NO_ENDPOINTS: (503, "rejected-no-endpoints"),
     Outcome.SHUTTING_DOWN: (503, "rejected-shutting-down"),
+    Outcome.MODEL_NOT_FOUND: (404, "rejected-model-not-found"),
+    Outcome.POOL_NOT_FOUND: (404, "rejected-pool-not-found"),
 }
-_OPENAI_TYPES = {429: "rate_limit_error", 503: "service_unavailable_error"}
-_ANTHROPIC_TYPES = {429: "rate_limit_error", 503: "overloaded_error"}
+_OPENAI_TYPES = {
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+_ANTHROPIC_TYPES = {404: "not_found_error", 429: "rate_limit_error", 503: "overloaded_error"}
 
 _OPENAI_PATHS = [
     b"/v1/chat/completions",
@@ -43,9 +49,10 @@ def test_status_and_headers(outcome: Outcome, path: bytes) -> None:
     reply = refusal_reply(outcome, 17, path)
     status, dropped_reason = _SEEN[outcome]
     assert reply.status == status
+    advice = () if status == 404 else ((b"retry-after", b"17"),)
     assert reply.headers == (
         (b"content-type", b"application/json"),
-        (b"retry-after", b"17"),
+        *advice,
         (b"x-llm-d-request-dropped-reason", dropped_reason.encode()),
     )
 

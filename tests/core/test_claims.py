@@ -348,3 +348,42 @@ def test_claims_survive_the_way_to_the_core() -> None:
     claims = _claims(*_ALL, body=b'{"model":"m","max_tokens":999999999,"n":999999999}')
     packed = msgspec.msgpack.encode(claims)
     assert msgspec.msgpack.decode(packed, type=RequestClaims) == claims
+
+
+@pytest.mark.parametrize(
+    ("authority", "host"),
+    [
+        (b"models.example", "models.example"),
+        (b"Models.EXAMPLE.:8443", "models.example"),
+        (b"user:word@models.example:80", "models.example"),
+        (b"127.0.0.1:80", "127.0.0.1"),
+        (b"[2001:DB8:0::1]:80", "2001:db8::1"),
+        (b"[::1]", "::1"),
+        (b"[::ffff:10.0.0.1]", "10.0.0.1"),
+        (b"[v1.what]", "v1.what"),
+        (b"::1", "::1"),
+        (b"", ""),
+        (b":80", ""),
+        (b"a" * 262, "a" * 262),
+        (b"a" * 263, ""),
+        (b"\xff\xc3.example", "\xff\xe3.example"),
+    ],
+)
+def test_the_host_that_the_client_asks(authority: bytes, host: str) -> None:
+    assert _claims((b":authority", authority)).authority == host
+    assert _claims((b"host", authority)).authority == ""
+
+
+def test_what_the_gateway_says_is_a_claim() -> None:
+    subset = frozenset({"10.0.0.1:80"})
+
+    def read(options: ClaimsOptions, pool: str) -> RequestClaims:
+        reader = ClaimsReader(options)
+        return reader.read(Headers([]), b"", subset, max_inspected_bytes=1, pool=pool)
+
+    assert (read(ClaimsOptions(), "a/b").pool, read(ClaimsOptions(), "a/b").subset) == (
+        "a/b",
+        subset,
+    )
+    assert len(read(ClaimsOptions(), "x" * 1000).pool) < 100
+    assert read(ClaimsOptions(heeds_subset=False), "").subset is None

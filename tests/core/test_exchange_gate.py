@@ -41,10 +41,8 @@ class _SlowGate:
         self.told.append(claims.body_bytes)
         return self.admission
 
-    def pass_by(
-        self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
-    ) -> Admission | None:
-        self.told.append(subset)
+    def pass_by(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> Admission | None:
+        self.told.append(claims.subset)
         return self.admission
 
     def withdraw(self, admission: Admission, now: float) -> None:
@@ -131,7 +129,7 @@ def test_a_pass_that_comes_later_holds_nothing() -> None:
 def test_a_pass_that_comes_at_once_holds_nothing() -> None:
     class EagerGate(_SlowGate):
         def pass_by(
-            self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
+            self, claims: RequestClaims, waiter: GateWaiter, now: float
         ) -> Admission | None:
             self.admission.is_waiting = False
             waiter.passed(_HERE, now)

@@ -273,6 +273,17 @@ def test_a_hint_is_followed(end_of_stream: bool) -> None:
     assert stream.take()[0] == HeadersReply(_REQUEST, destination(3))
 
 
+@pytest.mark.parametrize("end_of_stream", [True, False])
+def test_a_hint_is_not_followed_where_none_shall_be(end_of_stream: bool) -> None:
+    harness, stream = Harness([1]), RecordingStream()
+    claims = ClaimsReader(ClaimsOptions(heeds_subset=False))
+    exchange = Exchange(stream, lambda _: harness.router, harness.exchange_limits, claims)
+    _headers(exchange, harness, subset=frozenset(), end_of_stream=end_of_stream)
+    if not end_of_stream:
+        exchange.request_body(b"{}", True, harness.now)
+    assert stream.take()[0] == HeadersReply(_REQUEST, _HERE)
+
+
 # What is made of a request
 
 

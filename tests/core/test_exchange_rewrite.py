@@ -50,9 +50,7 @@ class _Gate:
         waiter.dispatched(self.route, 0.0, now)
         return _Standing()
 
-    def pass_by(
-        self, subset: frozenset[str] | None, waiter: GateWaiter, now: float
-    ) -> Admission | None:
+    def pass_by(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> Admission | None:
         waiter.passed(_HERE, now)
         return None
 

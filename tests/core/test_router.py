@@ -10,13 +10,13 @@ from epp.core.claims import RequestClaims
 from epp.core.gate import Ending, Gate, Route
 from epp.core.pool import EngineLoad, Lease, Mask, Pool
 from epp.core.request import FlowKey, Outcome, Request
-from epp.core.resources import ModelTarget, RewriteRule
+from epp.core.resources import EndpointChanges, ModelTarget, RewriteRule
 from epp.core.router import DEFAULT_FAIRNESS_ID, RouterAdmission
 from epp.core.scheduling import LeastLoaded
 from epp.core.scheduling.plugin import Observer
 from epp.core.timers import Timers
 
-from .support import Harness, RecordingGateWaiter, destination, request, resources
+from .support import Harness, RecordingGateWaiter, destination, endpoint, request, resources
 
 _OBJECTIVES = {"interactive": 10, "batch": -10, "default": 0}
 _ENDING = Ending(status=200, cause="complete", duration_s=1.0, response_bytes=None)
@@ -33,7 +33,7 @@ def _admit(
 def _pass(harness: Harness, *subset: int) -> RecordingGateWaiter:
     waiter = RecordingGateWaiter()
     hint = frozenset(map(destination, subset)) if subset else None
-    harness.router.pass_by(hint, waiter, harness.now)
+    harness.router.pass_by(RequestClaims(subset=hint), waiter, harness.now)
     return waiter
 
 
@@ -90,15 +90,10 @@ def test_bands_exist_from_the_start_for_every_objective() -> None:
     assert [band.priority for band in Harness(None).router.flow.bands()] == [0]
 
 
-def test_a_change_of_objectives_holds_for_those_who_come_later() -> None:
+def test_a_change_of_objectives_makes_their_bands() -> None:
     harness = Harness([1], objectives=_OBJECTIVES)
-    lease = harness.occupy(1)
-    early, _ = _admit(harness, "batch")
     harness.router.apply(resources([1], {"batch": 20, "new": 7}), harness.now)
-    late, _ = _admit(harness, "batch")
     assert [band.priority for band in harness.router.flow.bands()] == [20, 10, 7, 0, -10]
-    harness.give_back(lease)
-    assert (early.outcome, late.outcome) == (None, Outcome.DISPATCHED)
 
 
 def test_the_same_resources_again_change_nothing() -> None:
@@ -109,6 +104,27 @@ def test_the_same_resources_again_change_nothing() -> None:
 
 
 # From admission to the end
+
+
+def test_endpoints_come_and_go_without_the_whole_state() -> None:
+    harness = Harness((1, 2))
+    hint = frozenset([destination(2)])
+    for _ in range(2):
+        harness.router.admit(RequestClaims(), RecordingGateWaiter(), harness.now)
+    waits, stranded = RecordingGateWaiter(), RecordingGateWaiter()
+    harness.router.admit(RequestClaims(), waits, harness.now)
+    harness.router.admit(RequestClaims(subset=hint), stranded, harness.now)
+    harness.router.apply_endpoints(EndpointChanges(gone=(destination(2),)), harness.now)
+    assert (waits.outcome, stranded.outcome) == (None, Outcome.REJECTED_NO_ENDPOINTS)
+    harness.router.apply_endpoints(EndpointChanges(present=(endpoint(3),)), harness.now)
+    assert waits.destination == destination(3)
+    version = harness.router.pool.version
+    harness.router.apply_endpoints(EndpointChanges(present=(endpoint(3),)), harness.now)
+    assert harness.router.pool.version == version
+    assert [each.destination for each, *_ in harness.router.pool] == [
+        destination(1),
+        destination(3),
+    ]
 
 
 def test_an_admission_waits_until_its_deadline_or_its_turn() -> None:

@@ -20,6 +20,7 @@ from epp.clock import monotonic_s
 from epp.config import ServeOptions
 from epp.core.pool import Lease
 from epp.core.resources import join_host_port
+from epp.core.router import Router
 from epp.gateway.bootstrap import bootstrap, to_dict
 from epp.gateway.envoy_binary import envoy_command, find_envoy
 from epp.gateway.options import GatewayOptions
@@ -136,6 +137,12 @@ class Stack:
         assert isinstance(self.epp, InProcessEpp)
         return self.epp.service
 
+    @property
+    def router(self) -> Router:
+        """The router of the one pool, of an EPP in this process."""
+        (router,) = self.service.pools.routers.values()
+        return router
+
     def destination(self, number: int) -> str:
         """Return the ``ip:port`` of a server."""
         return destination(self.servers[number])
@@ -145,8 +152,8 @@ class Stack:
 
         The one that was longest not asked for is stopped where they become too many.
 
-        Two options more: ``retries=False`` takes the retry policy out, ``concurrency`` is how many
-        worker threads Envoy has.
+        Three options more: ``retries=False`` takes the retry policy out, ``concurrency`` is how
+        many worker threads Envoy has, ``edit`` is called to change the bootstrap.
         """
         key = tuple(sorted(options.items()))
         gateway = self._gateways.pop(key, None)
@@ -194,7 +201,7 @@ class Stack:
 
     def occupy(self, *, spare: int = 0) -> list[Lease]:
         """Take all slots but so many at the EPP in this process, as if requests ran there."""
-        pool = self.service.router.pool
+        pool = self.router.pool
         slots = [slot for slot in pool.active.nonzero()[0].tolist() for _ in range(2)]
         return [pool.lease(slot) for slot in slots[spare:]]
 
@@ -202,7 +209,7 @@ class Stack:
         """Free slots again."""
         for lease in leases:
             lease.release()
-        self.service.router.flow.pump(monotonic_s())
+        self.router.flow.pump(monotonic_s())
 
     async def settle(self, destinations: Sequence[str]) -> None:
         """Make these the endpoints, and wait until the EPP and every Envoy know it."""
@@ -270,7 +277,8 @@ async def stack_of(
         destinations = [*map(destination, servers), *more_endpoints]
         stack.manifests = Manifests(directory / "manifests", destinations)
         if in_process is None:
-            process = EppProcess(directory, stack.manifests, arguments, max_concurrency)
+            source = ("--manifests", str(stack.manifests.directory))
+            process = EppProcess(directory, source, arguments, max_concurrency)
             exits.push_async_callback(process.stop)
             await process.start()
             stack.epp = process
@@ -311,6 +319,7 @@ def _envoy_configuration(options: tuple[tuple[str, object], ...]) -> str:
     """Return the bootstrap with placeholders; kept, because making one takes long."""
     chosen = dict(options)
     retries = chosen.pop("retries", True)
+    edit = chosen.pop("edit", None)
     gateway_options = GatewayOptions(
         **{
             "eds_path": f"{_DIRECTORY}/eds.json",
@@ -323,6 +332,8 @@ def _envoy_configuration(options: tuple[tuple[str, object], ...]) -> str:
     document = to_dict(bootstrap(gateway_options))
     if not retries:
         _drop(document, "retry_policy")
+    if callable(edit):
+        edit(document)
     return json.dumps(document)
 
 

@@ -76,7 +76,7 @@ async def test_a_client_that_leaves_the_queue(inside: Stack, mode: BodyMode, man
     process; the best of three, because other work on the machine may come between.
     """
     gateway = await inside.gateway(response_body_mode=mode)
-    flow = inside.service.router.flow
+    flow = inside.router.flow
     leases = inside.occupy()
     times = []
     async with AsyncExitStack() as exits:
@@ -107,7 +107,7 @@ async def test_a_client_that_leaves_its_running_request(
     request, in one process; the best of three, because other work on the machine may come between.
     """
     gateway = await inside.gateway(response_body_mode=mode)
-    flow = inside.service.router.flow
+    flow = inside.router.flow
     leases = inside.occupy(spare=1)
     is_stream = moment == "mid-stream"
     body = completion("go on", FOR_EVER, stream=is_stream)
@@ -139,7 +139,7 @@ async def test_a_slot_is_held_to_the_end_of_the_response_and_no_longer(
     The time is that between the client's last byte and the free slot; the best of three.
     """
     gateway = await inside.gateway(response_body_mode=mode)
-    pool = inside.service.router.pool
+    pool = inside.router.pool
     async with AsyncExitStack() as exits:
         running = await begin_stream(gateway, exits)
         for _ in range(5):

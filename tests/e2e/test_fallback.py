@@ -64,7 +64,7 @@ async def test_the_second_serves_where_the_first_refuses_and_all_follow_it(
         ) as stack:
             second = stack.destination(1)
             scheduler = InOrder([dead, second])
-            stack.service.router.reconfigure(
+            stack.router.reconfigure(
                 scheduler=scheduler, options=options.flow, make_detector=None, now=monotonic_s()
             )
             gateway = await stack.gateway()

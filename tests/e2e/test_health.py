@@ -90,7 +90,7 @@ async def test_alive_but_not_ready_until_the_first_resources_are_in(
     begun, may_load = asyncio.Event(), asyncio.Event()
     load = FileSource.load
 
-    async def load_later(source: FileSource) -> PoolResources:
+    async def load_later(source: FileSource) -> tuple[PoolResources, ...]:
         begun.set()
         await may_load.wait()
         return await load(source)

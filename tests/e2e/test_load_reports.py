@@ -29,7 +29,7 @@ async def test_a_report_in_a_response_is_what_the_next_pick_knows(tmp_path: Path
             more_endpoints=[f"{address}:{port}"],
             in_process=in_process_options(tmp_path),
         ) as stack:
-            pool = stack.service.router.pool
+            pool = stack.router.pool
             assert pool.told(0) is None
             gateway = await stack.gateway()
             async with Http1(gateway.port) as http1:

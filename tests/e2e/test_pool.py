@@ -176,19 +176,19 @@ async def test_priorities_change_and_broken_files_do_not(
         stack.manifests.objectives({"interactive": 77, "batch": -10})
         await stack.reloaded(2, "applied")
         calls.append(tasks.create_task(call(gateway, "interactive")))
-        await stack.queued(1, priority=77)
+        await stack.queued(2, priority=77)  # what waited already has moved
 
         stack.manifests.write("objectives.yaml", "kind: InferenceObjective\nspec: {priority: x}")
         await stack.reloaded(1, "rejected")
         calls.append(tasks.create_task(call(gateway, "interactive")))
-        await stack.queued(2, priority=77)
+        await stack.queued(3, priority=77)
         log = stack.process.log_path.read_text()
         assert "objectives.yaml" in log[log.index("manifests rejected") :]
 
         stack.manifests.objectives({"interactive": 78})
         await stack.reloaded(3, "applied")
         calls.append(tasks.create_task(call(gateway, "interactive")))
-        await stack.queued(1, priority=78)
+        await stack.queued(4, priority=78)
         for client in clients:
             client.close()
     assert [task.result().status for task in calls] == [200] * 4

@@ -7,8 +7,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp.config.scrape import ScrapeOptions
-from epp.engines import ScrapeMetrics, Scraper
+from epp.engines import Scraper
 from epp.engines.fetch import Failure
+from epp.observability.scrapes import ScrapeMetrics
 
 from ..core.support import destination, endpoint
 from .pages import LOAD_PAGE
@@ -29,7 +30,7 @@ def test_metrics_of_the_scrapes(engines: Engines) -> None:
     async def scenario(scraper: Scraper) -> None:
         clock = asyncio.get_running_loop().time
         registry = CollectorRegistry()
-        registry.register(ScrapeMetrics(scraper, router, clock))
+        registry.register(ScrapeMetrics(lambda: [(router, scraper)], clock))
         await asyncio.sleep(0.5)
         for family in text_string_to_metric_families(generate_latest(registry).decode()):
             for sample in family.samples:

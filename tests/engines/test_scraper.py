@@ -12,6 +12,7 @@ from aiohttp import web
 from epp.clock import monotonic_s
 from epp.config.scrape import ScrapeOptions
 from epp.core.pool import EngineLoad
+from epp.core.resources import EndpointChanges
 from epp.core.router import Router
 from epp.engines import Scraper
 from epp.engines import scraper as module
@@ -249,6 +250,30 @@ def test_endpoints_that_leave_are_not_asked_any_more_and_newcomers_are(engines: 
 
     run(router, scenario)
     assert engines.asked[destination(3)][0] < 3.5
+
+
+def test_changes_leave_the_other_endpoints_as_they_are(engines: Engines) -> None:
+    async def scenario(scraper: Scraper) -> None:
+        await asyncio.sleep(1.0)
+        before = {number: len(engines.asked[destination(number)]) for number in (1, 2, 3)}
+        router.pool.update([endpoint(4)], [destination(1)])
+        scraper.follow_changes(
+            EndpointChanges(
+                present=(endpoint(3), endpoint(4)),
+                gone=(destination(1), destination(2), destination(9)),
+            )
+        )
+        scraper.follow_changes(EndpointChanges(present=(endpoint(2),)))
+        await asyncio.sleep(0.0)
+        assert len(engines.asked[destination(3)]) == before[3]
+        await asyncio.sleep(2.0)
+        asked = {number: len(engines.asked[destination(number)]) for number in (1, 2, 3, 4)}
+        assert asked[1] == before[1]
+        assert all(asked[number] > before.get(number, 0) for number in (2, 3, 4))
+        assert scraper.engine_at(destination(1)) == ""
+
+    router = router_of(range(1, 4))
+    run(router, scenario)
 
 
 def test_an_unknown_endpoint_that_becomes_busy_is_nobodys_business(engines: Engines) -> None:

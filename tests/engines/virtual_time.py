@@ -16,9 +16,11 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual_s
 
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            next_s = self._scheduled[0].when()  # type: ignore[attr-defined]
-            self._virtual_s = max(self._virtual_s, next_s)
+        if not self._ready:  # type: ignore[attr-defined]
+            timers = self._scheduled  # type: ignore[attr-defined]
+            # Those that were cancelled are still there, and would be waited beyond in real time.
+            waited_for = [timer.when() for timer in timers if not timer.cancelled()]
+            self._virtual_s = max(self._virtual_s, min(waited_for, default=0.0))
         super()._run_once()  # type: ignore[misc]
 
 

@@ -11,11 +11,11 @@ from epp.gateway.state import StateDirectory
 async def test_the_default_manifests_and_endpoints_make_a_pool(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
     manifests = state.default_manifests()
-    pool = (await FileSource([manifests]).load()).pool
+    [found] = await FileSource([manifests]).load()
     servers = state.write_endpoints(
-        pool, [Endpoint(name="server-1", address="127.0.0.1", port=8101)]
+        found.pool, [Endpoint(name="server-1", address="127.0.0.1", port=8101)]
     )
-    resources = await FileSource([manifests, servers]).load()
+    [resources] = await FileSource([manifests, servers]).load()
     assert [endpoint.destination for endpoint in resources.endpoints] == ["127.0.0.1:8101"]
     priorities = {name: found.priority for name, found in resources.objectives.items()}
     assert priorities == {"interactive": 10, "batch": -10}

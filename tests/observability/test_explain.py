@@ -163,7 +163,7 @@ async def server_url() -> AsyncIterator[str]:
         claims = reader.read(headers, body, None, max_inspected_bytes=1 << 20)
         return explain_pick(router, claims, _NOW)
 
-    server = ObservabilityServer(lambda: b"", lambda: True, explain, max_body_bytes=1000)
+    server = ObservabilityServer(lambda: [], lambda: True, explain, max_body_bytes=1000)
     await server.start("127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.port}"
     await server.stop()
@@ -180,12 +180,13 @@ async def test_the_command_prints_a_table(
     assert code == 0
     assert lines[0].startswith("request: model m, about ")
     assert "priority 7, flow default-flow" in lines[0]
-    assert lines[4].split() == [
+    assert lines[1].startswith("pool: ")
+    assert lines[5].split() == [
         "endpoint", "address", "in", "flight", "waiting", "running", "KV",
         "first-token-scorer", "x", "1", "total",
     ]  # fmt: skip
-    assert lines[5].startswith("ns/b")
-    assert lines[5].endswith("picked")
+    assert lines[6].startswith("ns/b")
+    assert lines[6].endswith("picked")
     assert "made of:" in lines
 
 

@@ -33,9 +33,10 @@ class World:
             make_detector=partial(make_detector, ConcurrencyOptions(max_requests=1)),
             timers=Timers(),
             rng=random.Random(1),
-            recorder=self.metrics,
+            recorder=self.metrics.recorder("p"),
         )
-        self.metrics.watch(self.router, lambda: 0, lambda: self.now)
+        self.metrics.watch(lambda: 0, lambda: self.now)
+        self.metrics.follow_pool(self.router, None)
         self.router.apply(PoolResources(pool=POOL, endpoints=(ENDPOINT,) * endpoints), 0.0)
 
     def admit(self, tenant: str = "t", prompt_tokens: int = 100) -> RouterAdmission:
@@ -132,7 +133,7 @@ def test_flows_without_a_place_on_the_page_are_added_up() -> None:
 def test_dispatches_out_of_turn_are_counted_by_their_rule() -> None:
     world = World(options=FlowOptions(bands={-1: BandOptions(max_wait_s=5.0)}))
     world.router.flow.ensure_band(-1)
-    world.metrics.overridden(-1, "max-wait")
+    world.router.recorder.overridden(-1, "max-wait")
     page = world.page()
     assert page.value("flow_control_out_of_turn_total", priority="-1", rule="max-wait") == 1
 

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from epp.core.claims import RequestClaims
 from epp.core.flow import FlowLimits, FlowOptions
 from epp.core.gate import Ending, Route
-from epp.core.request import FlowKey, Outcome, Request
+from epp.core.request import WAIT_OUTCOMES, FlowKey, Outcome, Request
 from epp.core.resources import Endpoint, Objective, PoolResources, PoolSpec
 from epp.core.router import Router
 from epp.core.scheduling import LeastLoaded
@@ -68,9 +68,10 @@ def make(limits: FlowLimits | None = None) -> tuple[Metrics, Router, Timers]:
         make_detector=at_most(1),
         timers=timers,
         rng=random.Random(1),
-        recorder=metrics,
+        recorder=metrics.recorder("p"),
     )
-    metrics.watch(router, lambda: 7, lambda: 100.0)
+    metrics.watch(lambda: 7, lambda: 100.0)
+    metrics.follow_pool(router, None)
     return metrics, router, timers
 
 
@@ -98,7 +99,7 @@ def test_every_series_of_a_known_priority_is_zero_from_the_start() -> None:
         assert page.value("request_total", priority=priority) == 0
         assert page.value("request_running", priority=priority) == 0
         assert page.value("flow_control_queue_size", priority=priority, inference_pool="p") == 0
-        for outcome in Outcome:
+        for outcome in WAIT_OUTCOMES:
             labels = {"priority": priority, "outcome": outcome.value, "inference_pool": "p"}
             assert page.value("flow_control_requests_total", **labels) == 0
             assert page.value("flow_control_request_queue_duration_seconds_count", **labels) == 0
@@ -157,7 +158,7 @@ def test_refusals_and_aborts_are_errors_and_cancellations_are_not() -> None:
     assert expiring.outcome is Outcome.EXPIRED
     aborted = Ending(status=200, cause="aborted", duration_s=1.0, response_bytes=5)
     router.finish(running, aborted, 2.0)
-    metrics.refused_early("too-large")
+    router.refused_early("too-large")
     page = Page(metrics)
     assert page.value("request_error_total", error_code="expired", model_name="m") == 1
     assert page.value("request_error_total", error_code="aborted", model_name="m") == 1
@@ -182,7 +183,9 @@ def test_label_sets_are_bounded_whatever_clients_send() -> None:
     metrics, _, _ = make()
     for number in range(3_000):
         flow = FlowKey(0, f"tenant-{number}")
-        metrics.wait_ended(Request(flow=flow, model=f"model-{number}"), Outcome.DISPATCHED, 0.0)
+        metrics.recorder("p").wait_ended(
+            Request(flow=flow, model=f"model-{number}"), Outcome.DISPATCHED, 0.0
+        )
     page = Page(metrics)
     labels = page.label_sets("request_total")
     assert len(labels) == 1_001

@@ -24,8 +24,8 @@ def _page(metrics: RewriteMetrics) -> list[str]:
 def test_requests_are_counted_by_target_if_that_is_not_what_the_client_named() -> None:
     metrics = Metrics()
     for request in (_request("target", "alias"), _request("target", "other"), _request("plain")):
-        metrics.wait_ended(request, Outcome.DISPATCHED, 0.0)
-    metrics.wait_ended(_request("target", "alias"), Outcome.EXPIRED, 0.0)
+        metrics.recorder("p").wait_ended(request, Outcome.DISPATCHED, 0.0)
+    metrics.recorder("p").wait_ended(_request("target", "alias"), Outcome.EXPIRED, 0.0)
     page = metrics.render().decode()
     name = "llm_d_epp_model_rewrites_total"
     assert [line for line in page.splitlines() if line.startswith(name)] == [
@@ -49,7 +49,7 @@ def test_targets_are_bounded() -> None:
 @pytest.mark.parametrize("reason", SKIP_REASONS)
 def test_what_was_not_rewritten_is_counted_by_reason(reason: str) -> None:
     metrics = Metrics()
-    metrics.rewrite_skipped(reason)
+    metrics.recorder("p").rewrite_skipped(reason)
     page = metrics.render().decode().splitlines()
     for each in SKIP_REASONS:
         count = float(each == reason)

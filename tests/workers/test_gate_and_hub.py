@@ -53,7 +53,8 @@ def test_a_request_that_is_no_inference_passes_and_holds_nothing() -> None:
 
 def test_a_request_that_cannot_pass_is_refused() -> None:
     it = world()
-    it.router.begin_drain()
+    assert it.core is not None
+    it.core.pools.begin_drain()
     passing = it.workers[0].pass_by()
     it.settle()
     assert passing.outcome is Outcome.SHUTTING_DOWN
@@ -193,7 +194,7 @@ def test_workers_learn_of_the_pool_and_of_the_drain() -> None:
     it = world(2)
     assert it.core is not None
     assert [w.standing and w.standing.is_ready for w in it.workers] == [True, True]
-    it.router.begin_drain()
+    it.core.pools.begin_drain()
     it.core.hub.announce_standing(is_ready=False, is_draining=True)
     it.settle()
     assert [w.standing and w.standing.is_ready for w in it.workers] == [False, False]
@@ -267,7 +268,8 @@ def test_a_worker_that_joins_hears_that_its_configuration_may_be_an_old_one(
     core_restarts: int, announces: bool
 ) -> None:
     it = world()
-    hub = Hub(it.router, workers=1, timers=it.timers, tally=Tally(core_restarts))
+    assert it.core is not None
+    hub = Hub(it.core.pools, workers=1, timers=it.timers, tally=Tally(core_restarts))
     if announces:
         hub.announce_configuration()
     sent: list[object] = []

@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from epp.clock import Alarm, monotonic_s
 from epp.config import ServeOptions
+from epp.core.pools import Pools
+from epp.core.resources import ModelTarget, PoolResources, PoolSpec, RewriteRule
 from epp.core.router import Router
 from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
@@ -52,13 +54,16 @@ class Core:
         )
         self.health = Health()
         self.tally = Tally(seat.restarts)
+        self.pools = Pools(lambda _key: self.router, self.recorder)
         self.server = HubServer(
-            self.router,
+            self.pools,
             seat,
             workers=workers,
             timers=timers,
             health=self.health,
             tally=self.tally,
+            may_serve=lambda: self.pools.is_ready,
+            on_change=self._tell_health,
         )
         self.metrics = CollectorRegistry()
         self.metrics.register(WorkerMetrics(self.server.hub, self.tally, workers))
@@ -66,10 +71,13 @@ class Core:
     async def start(self) -> None:
         self.alarm.start()
         await self.health.start()
-        self.router.apply(resources([1]), monotonic_s())
+        self.pools.apply(resources([1]), monotonic_s())
         self.server.hub.announce_resources(resources([1]))
         await self.server.start("127.0.0.1", 1234)
         await self.health.set_ready(True)
+
+    def _tell_health(self) -> None:
+        self.telling = asyncio.create_task(self.health.set_ready(self.server.has_workers))
 
     async def stop(self, grace_s: float = 1.0) -> None:
         await self.server.stop(grace_s)
@@ -144,7 +152,7 @@ async def test_a_request_at_a_worker_is_decided_by_the_core(stage: Stage, transp
     core = await stage.core()
     await core.start()
     assert core.server.port == 1234
-    assert core.server.is_ready
+    assert core.server.has_workers
     async with proxy_of(worker) as proxy:
         assert await is_serving(proxy)
         stream = proxy.stream()
@@ -196,6 +204,23 @@ async def test_a_worker_serves_tls_and_tells_the_core_whom_it_refused(
     await core.stop()
 
 
+async def test_workers_tell_conversations_apart_as_long_as_a_pool_has_choices(
+    stage: Stage,
+) -> None:
+    worker = stage.worker()
+    core = await stage.core()
+    await core.start()
+    targets = tuple(ModelTarget(model, 50) for model in ("blue", "green"))
+    split = PoolResources(
+        pool=PoolSpec(name="split"), rewrites=(RewriteRule(models=("m",), targets=targets),)
+    )
+    assert not worker._claims.reads_conversation
+    core.server.hub.announce_resources(split)
+    await eventually(lambda: worker._claims.reads_conversation)
+    core.server.hub.announce_gone(split.pool.key)
+    await eventually(lambda: not worker._claims.reads_conversation)
+
+
 async def test_readiness_follows_the_workers(stage: Stage) -> None:
     stage.worker()
     core = await stage.core()
@@ -203,10 +228,10 @@ async def test_readiness_follows_the_workers(stage: Stage) -> None:
     assert core.health.status("readiness") == SERVING
     stage.tasks[0].cancel()
     await eventually(lambda: core.health.status("readiness") != SERVING)
-    assert not core.server.is_ready
+    assert not core.server.has_workers
     stage.worker()
     await eventually(lambda: core.health.status("readiness") == SERVING)
-    assert core.server.is_ready
+    assert core.server.has_workers
     await core.stop()
 
 
@@ -216,7 +241,7 @@ async def test_workers_know_of_the_drain(stage: Stage) -> None:
     await core.start()
     async with proxy_of(worker) as proxy:
         assert await is_serving(proxy)
-        core.router.begin_drain()
+        core.pools.begin_drain()
         await core.health.set_ready(False)
 
         async def is_not_serving() -> bool:
@@ -257,7 +282,7 @@ async def test_the_core_does_not_wait_for_every_worker_for_ever(
     assert not starting.done()
     stage.worker()
     await starting
-    assert core.server.is_ready
+    assert core.server.has_workers
     await core.stop()
     await asyncio.gather(*stage.tasks)
 

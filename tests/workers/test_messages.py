@@ -11,7 +11,7 @@ from epp.core.claims import RequestClaims
 from epp.core.gate import Ending, Route
 from epp.core.pool import EngineLoad
 from epp.core.request import Outcome
-from epp.core.resources import PoolResources
+from epp.core.resources import EndpointChanges, PoolResources
 from epp.workers import messages
 from epp.workers.messages import (
     CoreMessage,
@@ -22,7 +22,7 @@ from epp.workers.messages import (
     from_worker,
 )
 
-from ..core.support import resources
+from ..core.support import endpoint, resources
 
 SECONDS = st.floats(min_value=0, max_value=1e9)
 COUNTS = st.integers(0, 1 << 40)
@@ -36,6 +36,8 @@ CLAIMS = st.builds(
     subset=st.none() | st.frozensets(NAMES, max_size=3),
     model=NAMES,
     body_bytes=COUNTS,
+    pool=NAMES,
+    authority=NAMES,
 )
 ENDINGS = st.builds(
     Ending, status=COUNTS, cause=NAMES, duration_s=SECONDS, response_bytes=st.none() | COUNTS
@@ -64,6 +66,11 @@ FIELDS: dict[type[Any], st.SearchStrategy[Any]] = {
     int: COUNTS,
     dict[str, int]: st.dictionaries(NAMES, COUNTS, max_size=3),
     dict[Outcome, int]: st.dictionaries(st.sampled_from(Outcome), COUNTS),
+    EndpointChanges: st.builds(
+        EndpointChanges,
+        present=st.just((endpoint(1, app="a"),)),
+        gone=st.lists(NAMES, max_size=2).map(tuple),
+    ),
     PoolResources: st.just(resources([1, 2], {"urgent": 10, "batch": -10})),
 }
 

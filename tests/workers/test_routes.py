@@ -67,8 +67,9 @@ def test_a_worker_that_decides_alone_rewrites_as_well() -> None:
     request = it.workers[0].admit(model="alias")
     assert request.route == Route(destination(1), "target")
     unknown = it.workers[0].admit()
-    router = it.workers[0].gate._router
-    assert router is not None
+    local = it.workers[0].gate._local
+    assert local is not None
+    router = local.routers["default/pool"]
     slot = running.admission.local.held_lease().slot
     it.workers[0].gate.reported(running.admission, _LOAD, it.now)
     assert router.pool.told(slot) == _LOAD

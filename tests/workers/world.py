@@ -12,8 +12,9 @@ from typing import Any
 from epp.core.claims import RequestClaims
 from epp.core.flow import FlowLimits, FlowOptions
 from epp.core.gate import Ending
+from epp.core.pools import Pools
 from epp.core.request import Outcome
-from epp.core.resources import PoolResources
+from epp.core.resources import EndpointChanges, PoolResources
 from epp.core.router import Router
 from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
@@ -21,11 +22,13 @@ from epp.workers.degraded import WorkerCounts
 from epp.workers.hub import Hub, Session
 from epp.workers.messages import (
     Dispatched,
+    EndpointsChanged,
     Evict,
     FrameReader,
     Hello,
     Listening,
     Passed,
+    PoolGone,
     Refused,
     Resources,
     Standing,
@@ -107,7 +110,41 @@ class CoreProcess:
 
     def __init__(self, world: "World") -> None:
         self.recorder = CountingRecorder()
-        self.router = Router(
+        self._world = world
+        self.pools = Pools(self._new_router, self.recorder)
+        self.tally = Tally()
+        self.hub = Hub(self.pools, workers=world.size, timers=world.timers, tally=self.tally)
+        self.apply(world.resources, world.now)
+
+    @property
+    def router(self) -> Router:
+        """The router of the first pool."""
+        return next(iter(self.pools.routers.values()))
+
+    def apply(self, resources: PoolResources, now: float) -> None:
+        self.pools.apply(resources, now)
+        self.hub.announce_resources(resources)
+        self.hub.announce_standing(is_ready=True, is_draining=False)
+
+    def change(self, key: str, changes: EndpointChanges, now: float) -> None:
+        self.pools.apply_endpoints(key, changes, now)
+        self.hub.announce_endpoints(key, changes)
+
+    def remove(self, key: str, now: float) -> None:
+        self.pools.remove(key, now)
+        self.hub.announce_gone(key)
+
+    def stop_timers(self, now: float) -> None:
+        """Forget what a process takes with it when it dies."""
+        for router in self.pools.routers.values():
+            for ticket in list(router.flow._bands.tickets()):
+                router.flow.cancel(ticket, now)
+        if self.hub._gathering is not None:
+            self.hub._gathering.cancel()
+
+    def _new_router(self, key: str) -> Router:
+        world = self._world
+        return Router(
             scheduler=LeastLoaded(),
             options=FlowOptions(limits=world.limits, eviction=world.eviction),
             make_detector=at_most(world.max_concurrency),
@@ -115,21 +152,6 @@ class CoreProcess:
             rng=random.Random(0),
             recorder=self.recorder,
         )
-        self.tally = Tally()
-        self.hub = Hub(self.router, workers=world.size, timers=world.timers, tally=self.tally)
-        self.apply(world.resources, world.now)
-
-    def apply(self, resources: PoolResources, now: float) -> None:
-        self.router.apply(resources, now)
-        self.hub.announce_resources(resources)
-        self.hub.announce_standing(is_ready=True, is_draining=False)
-
-    def stop_timers(self, now: float) -> None:
-        """Forget what a process takes with it when it dies."""
-        for ticket in list(self.router.flow._bands.tickets()):
-            self.router.flow.cancel(ticket, now)
-        if self.hub._gathering is not None:
-            self.hub._gathering.cancel()
 
 
 class WorkerProcess:
@@ -191,11 +213,11 @@ class WorkerProcess:
         request.admission = self.gate.admit(request.claims, request, self.world.now)
         return request
 
-    def pass_by(self) -> Request:
+    def pass_by(self, **claims: Any) -> Request:
         """Let a request come that is no inference."""
-        request = Request(self, "", RequestClaims())
+        request = Request(self, "", RequestClaims(**claims))
         self.requests.append(request)
-        request.admission = self.gate.pass_by(None, request, self.world.now)
+        request.admission = self.gate.pass_by(request.claims, request, self.world.now)
         return request
 
     def leave(self, request: Request) -> None:
@@ -218,9 +240,10 @@ class WorkerProcess:
         """Forget what a process takes with it when it dies."""
         if self.gate._gap_timer is not None:
             self.gate._gap_timer.cancel()
-        if self.gate._router is not None:
-            for ticket in list(self.gate._router.flow._bands.tickets()):
-                self.gate._router.flow.cancel(ticket, self.world.now)
+        if self.gate._local is not None:
+            for router in self.gate._local.routers.values():
+                for ticket in list(router.flow._bands.tickets()):
+                    router.flow.cancel(ticket, self.world.now)
 
     def _aborted(self, session: Session) -> None:
         if session is self.session:
@@ -235,7 +258,7 @@ class WorkerProcess:
         for message in messages:
             match message:
                 case Welcome():
-                    self.gate.welcome(now)
+                    self.gate.welcome(message, now)
                     self._send(Listening())
                 case Dispatched():
                     self.gate.dispatched(message, now)
@@ -246,12 +269,16 @@ class WorkerProcess:
                 case Evict():
                     self.gate.evicted(message, now)
                 case Resources():
-                    self.gate.resources(message.resources)
+                    self.gate.resources(message, now)
+                case EndpointsChanged():
+                    self.gate.endpoints_changed(message, now)
+                case PoolGone():
+                    self.gate.pool_gone(message, now)
                 case Standing():
                     self.standing = message
                     self.gate.standing(message.is_draining)
 
-    def _new_router(self) -> Router:
+    def _new_router(self, key: str) -> Router:
         world = self.world
         return Router(
             scheduler=LeastLoaded(),

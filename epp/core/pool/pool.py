@@ -7,6 +7,7 @@ An endpoint that leaves the pool while requests run on it keeps its slot, inacti
 of them has ended, so that no lease ever points at somebody else's counter.
 """
 
+import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias, TypeVar
@@ -26,6 +27,8 @@ Column: TypeAlias = npt.NDArray[np.float64]
 _FIRST_SLOTS = 8
 _INFLIGHT = "inflight"
 _MOST_REQUESTS = 2**31 - 1
+_MOST_ATTRIBUTES = 64
+"""So many columns of attributes are kept: what is asked for are a few of the configuration."""
 _T = TypeVar("_T", bound=np.generic)
 
 
@@ -43,7 +46,8 @@ class Pool:
     :meth:`effective_load`.
 
     ``version`` grows by one with every change of membership or of the slots, so that a mask derived
-    from the pool can tell when it is out of date. ``on_joined(slot)`` is called for every endpoint
+    from the pool can tell when it is out of date, and :meth:`changed_since` says where.
+    ``on_joined(slot)`` is called for every endpoint
     that joins, or comes back, ``on_changed(slot)`` for one that stays and has other labels,
     ``on_busy(slot)`` when the first request goes to one that has none, ``on_freed(slot)`` when one
     that has left is forgotten.
@@ -62,6 +66,8 @@ class Pool:
         self._token_limits: list[float] = []
         self._reasons: list[str] = []
         self._told: list[EngineLoad | None] = []
+        self._attributes: dict[str, Column] = {}
+        self._free: list[int] = []
         self._open = 0
         self.version = 0
         self.on_joined: Callable[[int], None] = lambda slot: None
@@ -79,6 +85,7 @@ class Pool:
         self.scraped_s: Column = np.zeros(0)
         self.in_flight_then: Column = np.zeros(0)
         self._room: Mask = np.zeros(0, dtype=np.bool_)
+        self._changed_in: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._add_slots(_FIRST_SLOTS)
 
     def __len__(self) -> int:
@@ -105,28 +112,37 @@ class Pool:
     def apply(self, endpoints: Iterable[Endpoint]) -> bool:
         """Make these the endpoints of the pool; tell whether that changed anything."""
         wanted = {endpoint.destination: endpoint for endpoint in endpoints}
+        return self.update(wanted.values(), [each for each in self._slot_of if each not in wanted])
+
+    def update(self, present: Iterable[Endpoint], gone: Iterable[str]) -> bool:
+        """Have the endpoints with these ``ip:port`` leave, then those present join or be as they
+        are now; tell whether that changed anything.
+
+        What is in both leaves and joins anew: it is another engine at the same address. The cost is
+        in proportion to the change, not to the pool.
+        """
         changed = False
-        for destination, slot in list(self._slot_of.items()):
-            if destination not in wanted and self.active[slot]:
+        for destination in gone:
+            slot = self._slot_of.get(destination)
+            if slot is not None and self.active[slot]:
                 self.active[slot] = False
                 self._update_room(slot)
                 self._forget_if_idle(slot)
                 changed = True
-        for destination, endpoint in wanted.items():
-            known = self._slot_of.get(destination)
-            if known is None:
-                known = self._free_slot()
-                self._slot_of[destination] = known
-            elif self.active[known] and self._endpoints[known] == endpoint:
-                continue
-            joins = not self.active[known]
-            self._endpoints[known] = endpoint
-            self.active[known] = True
-            self._update_room(known)
-            changed = True
-            (self.on_joined if joins else self.on_changed)(known)
+        for endpoint in present:
+            changed |= self._seat(endpoint)
         self.version += changed
         return changed
+
+    def changed_since(self, version: int) -> list[int]:
+        """Return the slots of the endpoints that have joined, or have other labels, in a later
+        version than this one; of all endpoints where it is below 0.
+
+        Who keeps something of each endpoint need not look at all of them with each change.
+        """
+        is_newer = self._changed_in > version
+        slots: list[int] = np.flatnonzero(is_newer & self.active).tolist()
+        return slots
 
     def mask_of(self, destinations: Iterable[str]) -> Mask:
         """Return the mask, shape ``(slots,)``, of the active endpoints with these ``ip:port``."""
@@ -174,7 +190,7 @@ class Pool:
 
     def scraped(self, slot: int, load: EngineLoad, now: float) -> None:
         """Note what the engine in the slot said of itself."""
-        self._told[slot] = load
+        self._note(slot, load)
         self.waiting[slot] = load.waiting
         self.running[slot] = load.running
         self.kv_ratio[slot] = load.kv_ratio
@@ -187,7 +203,7 @@ class Pool:
         What it did not say stays as it was. Requests that wait or run, by the last that was said of
         them and what has come and gone since, are as old as they were where neither was said now.
         """
-        self._told[slot] = load.completed(self._told[slot])
+        self._note(slot, load.completed(self._told[slot]))
         if not math.isnan(load.kv_ratio):
             self.kv_ratio[slot] = load.kv_ratio
         says_nothing = math.isnan(load.waiting) and math.isnan(load.running)
@@ -207,10 +223,14 @@ class Pool:
 
     def attribute(self, name: str) -> Column:
         """Return a number that engines tell under this name, shape ``(slots,)``; NaN where one does
-        not."""
-        nan = math.nan
-        found = [nan if load is None else load.attributes.get(name, nan) for load in self._told]
-        return np.array(found, dtype=np.float64)
+        not. It is not to be changed, and changes with the pool."""
+        column = self._attributes.get(name)
+        if column is None:
+            if len(self._attributes) >= _MOST_ATTRIBUTES:
+                self._attributes.clear()
+            column = np.array([_attribute(load, name) for load in self._told], dtype=np.float64)
+            self._attributes[name] = column
+        return column
 
     def effective_load(self, now: float) -> EffectiveLoad:
         """Return the load of the engines as it should be by ``now``."""
@@ -239,6 +259,21 @@ class Pool:
             self._slot_of[destination] = slot
             self.version += 1  # there may be more slots now than masks of before have
         return self.lease(slot, tokens)
+
+    def _seat(self, endpoint: Endpoint) -> bool:
+        """Have an endpoint in the pool, as it is now; tell whether that is a change."""
+        slot = self._slot_of.get(endpoint.destination)
+        if slot is None:
+            slot = self._slot_of[endpoint.destination] = self._free_slot()
+        elif self.active[slot] and self._endpoints[slot] == endpoint:
+            return False
+        joins = not self.active[slot]
+        self._endpoints[slot] = endpoint
+        self.active[slot] = True
+        self._changed_in[slot] = self.version + 1
+        self._update_room(slot)
+        (self.on_joined if joins else self.on_changed)(slot)
+        return True
 
     def _take(self, slot: int, tokens: int) -> None:
         load = self._loads[slot] + 1
@@ -290,15 +325,13 @@ class Pool:
             del self._slot_of[self.endpoint(slot).destination]
             self._endpoints[slot] = None
             self._reset(slot)
+            heapq.heappush(self._free, slot)
             self.on_freed(slot)
 
     def _free_slot(self) -> int:
-        try:
-            return self._endpoints.index(None)
-        except ValueError:
-            slots = len(self._endpoints)
-        self._add_slots(slots)
-        return slots
+        if not self._free:
+            self._add_slots(len(self._endpoints))
+        return heapq.heappop(self._free)
 
     def _add_slots(self, slots: int) -> None:
         first = len(self._endpoints)
@@ -320,16 +353,29 @@ class Pool:
         self.scraped_s = _longer(self.scraped_s, slots)
         self.in_flight_then = _longer(self.in_flight_then, slots)
         self.in_flight_tokens = _longer(self.in_flight_tokens, slots)
+        self._changed_in = _longer(self._changed_in, slots)
+        for name, column in self._attributes.items():
+            self._attributes[name] = _longer(column, slots)
         for slot in range(first, first + slots):
+            heapq.heappush(self._free, slot)
             self._reset(slot)
+
+    def _note(self, slot: int, load: EngineLoad | None) -> None:
+        self._told[slot] = load
+        for name, column in self._attributes.items():
+            column[slot] = _attribute(load, name)
 
     def _reset(self, slot: int) -> None:
         """Make a slot as one in which nothing was ever known."""
         self.set_limit(slot, self._max_concurrency, _INFLIGHT)
-        self._told[slot] = None
+        self._note(slot, None)
         engine = (self.waiting, self.running, self.kv_ratio, self.scraped_s, self.in_flight_then)
         for column in engine:
             column[slot] = math.nan
+
+
+def _attribute(load: EngineLoad | None, name: str) -> float:
+    return math.nan if load is None else load.attributes.get(name, math.nan)
 
 
 def _longer(array: npt.NDArray[_T], slots: int) -> npt.NDArray[_T]:

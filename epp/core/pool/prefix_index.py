@@ -9,6 +9,7 @@ and bounds. Nothing here takes long at once: what has to be cut and is more than
 cut bit by bit with the records that follow, while lookups know at once that a slot was cleared.
 """
 
+import heapq
 from typing import Final
 
 import msgspec
@@ -107,6 +108,7 @@ class PrefixIndex:
         self._slot_of: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         self._shrinking: dict[int, Holder] = {}
         self._cleared = 0
+        self._free: list[int] = []
         self._stamp = 0
 
     @property
@@ -216,9 +218,10 @@ class PrefixIndex:
 
     def _new_holder(self, slot: int) -> Holder:
         holders = self._tree.holders
-        if None not in holders:
+        if not self._free:
             holders.append(None)
-        number = holders.index(None)
+            self._free.append(len(holders) - 1)
+        number = heapq.heappop(self._free)
         holder = holders[number] = Holder(number, slot, self.capacity(slot))
         self._holders[slot] = holder
         slot_of = np.zeros(len(holders), dtype=np.intp)  # matches made before keep theirs
@@ -242,6 +245,7 @@ class PrefixIndex:
         self._shrinking.pop(holder.number, None)
         if holder.slot < 0:
             self._tree.holders[holder.number] = None
+            heapq.heappush(self._free, holder.number)
             self._cleared &= ~holder.bit
 
     def _relieve(self) -> None:

@@ -12,7 +12,16 @@ from epp.core.pool import Column, EngineLoad, Lease, Mask, Pool
 from epp.core.request import Request
 from epp.core.scheduling.candidates import Candidates
 
-__all__ = ["CostTeller", "Filter", "KindTeller", "Observer", "PartsTeller", "Picker", "Scorer"]
+__all__ = [
+    "CostTeller",
+    "Filter",
+    "KindFollower",
+    "KindTeller",
+    "Observer",
+    "PartsTeller",
+    "Picker",
+    "Scorer",
+]
 
 
 @runtime_checkable
@@ -31,6 +40,16 @@ class KindTeller(Protocol):
     def kind(self, request: Request, pool: Pool) -> Hashable:
         """Return what is the same for requests that it treats alike as long as the pool has the
         same endpoints. There should be few kinds: those of one kind wait in one line."""
+        ...
+
+
+@runtime_checkable
+class KindFollower(KindTeller, Protocol):
+    """A filter whose kinds stay the same with most changes of the pool's endpoints: what waits need
+    not be sorted anew with each."""
+
+    def kinds_follow(self, pool: Pool) -> Hashable:
+        """Return what its kinds go by: as long as it is equal, so are they."""
         ...
 
 

@@ -15,6 +15,7 @@ from epp.core.scheduling.pickers.max_score import MaxScorePicker
 from epp.core.scheduling.plugin import (
     CostTeller,
     Filter,
+    KindFollower,
     KindTeller,
     PartsTeller,
     Picker,
@@ -66,6 +67,15 @@ class SchedulingProfile:
     def kinds(self, request: Request, pool: Pool) -> tuple[Hashable, ...]:
         """Return what is the same for requests that the filters treat alike."""
         return tuple([each.kind(request, pool) for each in self._kind_tellers])
+
+    def kinds_follow(self, pool: Pool) -> tuple[Hashable, ...]:
+        """Return what these go by: the endpoints, where a filter does not say."""
+        return tuple(
+            [
+                each.kinds_follow(pool) if isinstance(each, KindFollower) else pool.version
+                for each in self._kind_tellers
+            ]
+        )
 
     def filtered(self, candidates: Candidates) -> Candidates:
         """Return those that the filters leave."""

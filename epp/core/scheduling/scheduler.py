@@ -31,6 +31,10 @@ class Scheduler(Protocol):
         """Who is told of leases, endings and endpoints."""
         ...
 
+    def kinds_follow(self, pool: Pool) -> Hashable:
+        """Return what the kinds of requests go by: as long as it is equal, so are they."""
+        ...
+
     def pick(
         self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random
     ) -> tuple[int, ...]:
@@ -71,6 +75,10 @@ class LeastLoaded:
 
     def kind(self, request: Request, pool: Pool) -> Hashable:
         """Return None: all requests are alike."""
+        return None
+
+    def kinds_follow(self, pool: Pool) -> Hashable:
+        """Return None: they are whatever the pool is."""
         return None
 
     def usable(
@@ -141,6 +149,10 @@ class ProfileScheduler:
         except Exception as error:
             self.on_failure(error)
         return None
+
+    def kinds_follow(self, pool: Pool) -> Hashable:
+        """Return what the filters of all profiles go by."""
+        return tuple([profile.kinds_follow(pool) for profile in self.profiles.values()])
 
     def usable(
         self, request: Request, pool: Pool, mask: Mask, now: float, rng: random.Random

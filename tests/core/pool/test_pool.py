@@ -1,12 +1,14 @@
 """The pool against plain dictionaries: membership, leases and moves in any order."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from epp.core.pool import Lease, Pool
+from epp.core.pool import EngineLoad, Lease, Pool
 from epp.core.resources import Endpoint
 
 from ..support import destination, endpoint
@@ -24,6 +26,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.members: dict[str, dict[str, str]] = {}
         self.leases: list[tuple[Lease, str]] = []
         self.versions = [0]
+        self.kept: dict[int, dict[str, str]] = {}
+        self.kept_version = -1
 
     def _in_flight(self, where: str) -> int:
         return sum(at == where for _, at in self.leases)
@@ -42,6 +46,35 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.version == self.versions[-1] + changed
         self.versions.append(self.pool.version)
         self.members = wanted
+
+    @rule(
+        present=st.sets(_NUMBERS, max_size=5),
+        gone=st.sets(_NUMBERS, max_size=5),
+        zone=st.sampled_from(["", "a", "b"]),
+    )
+    def update(self, present: set[int], gone: set[int], zone: str) -> None:
+        labels = {"zone": zone} if zone else {}
+        wanted = {destination(number): labels for number in present}
+        leaving = set(map(destination, gone))
+        stay = {where: had for where, had in self.members.items() if where not in leaving}
+        changed = self.pool.update(
+            [endpoint(number, **labels) for number in sorted(present)],
+            [destination(number) for number in sorted(gone)],
+        )
+        assert changed == (bool(leaving & self.members.keys()) or stay | wanted != stay)
+        assert self.pool.version == self.versions[-1] + changed
+        self.versions.append(self.pool.version)
+        self.members = stay | wanted
+
+    @rule()
+    def look(self) -> None:
+        for slot in self.pool.changed_since(self.kept_version):
+            self.kept[slot] = dict(self.pool.endpoint(slot).labels)
+        self.kept_version = self.pool.version
+        active = self.pool.active.nonzero()[0].tolist()
+        assert {slot: self.kept[slot] for slot in active} == {
+            slot: self.pool.endpoint(slot).labels for slot in active
+        }
 
     @precondition(lambda self: self.members)
     @rule(index=st.integers(min_value=0), times=st.integers(min_value=1, max_value=4))
@@ -118,6 +151,85 @@ def _pool(*numbers: int, limit: int = _LIMIT) -> Pool:
     pool = Pool(max_concurrency=limit)
     pool.apply([endpoint(number) for number in numbers])
     return pool
+
+
+def _load(**attributes: float) -> EngineLoad:
+    return EngineLoad(waiting=3, running=1, kv_ratio=0.5, attributes=attributes)
+
+
+def _told_of(pool: Pool) -> list[tuple[str, str]]:
+    """What a pool calls, from now on, with the endpoint that it calls it for."""
+    calls: list[tuple[str, str]] = []
+    names: dict[int, str] = {}
+
+    def note(call: str, slot: int) -> None:
+        if call != "freed":
+            names[slot] = pool.endpoint(slot).destination
+        calls.append((call, names[slot]))
+
+    pool.on_joined = partial(note, "joined")
+    pool.on_changed = partial(note, "changed")
+    pool.on_freed = partial(note, "freed")
+    return calls
+
+
+_STATES = st.lists(
+    st.dictionaries(_NUMBERS, st.sampled_from(["a", "b"]), max_size=12), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=50)
+@given(_STATES)
+def test_changes_one_after_another_are_the_same_as_the_whole(states: list[dict[int, str]]) -> None:
+    by_changes, as_a_whole = _pool(), _pool()
+    told, told_of_the_whole = _told_of(by_changes), _told_of(as_a_whole)
+    before: dict[int, str] = {}
+    for state in states:
+        present = [
+            endpoint(number, zone=zone)
+            for number, zone in state.items()
+            if before.get(number) != zone
+        ]
+        gone = [destination(number) for number in before if number not in state]
+        whole = [endpoint(number, zone=zone) for number, zone in state.items()]
+        assert by_changes.update(present, gone) == as_a_whole.apply(whole)
+        assert list(by_changes) == list(as_a_whole)
+        assert by_changes.version == as_a_whole.version
+        assert sorted(told) == sorted(told_of_the_whole)
+        before = state
+
+
+def test_what_is_gone_and_present_is_another_engine() -> None:
+    pool = _pool(1)
+    told = _told_of(pool)
+    pool.scraped(0, _load(), 1.0)
+    pool.on_changed(0)  # so that its name is known
+    assert pool.update([endpoint(1)], [destination(1)])
+    assert told == [(call, destination(1)) for call in ("changed", "freed", "joined")]
+    assert pool.told(0) is None
+
+
+def test_attributes_are_those_told_last_in_whatever_slot() -> None:
+    pool = _pool(*range(1, 9))
+    pool.scraped(3, _load(heat=3.0), 1.0)
+    np.testing.assert_array_equal(pool.attribute("heat"), [np.nan] * 3 + [3.0] + [np.nan] * 4)
+    pool.scraped(3, _load(cold=1.0), 2.0)
+    pool.reported(4, _load(heat=4.0), 2.0)
+    np.testing.assert_array_equal(pool.attribute("heat"), [np.nan] * 4 + [4.0] + [np.nan] * 3)
+    pool.update([endpoint(9)], [destination(5)])
+    assert pool.slot_of(destination(9)) == 4
+    assert np.isnan(pool.attribute("heat")).all()
+    pool.update([endpoint(10)], [])
+    pool.scraped(8, _load(heat=8.0), 3.0)
+    assert pool.attribute("heat").nonzero()[0].tolist() == list(range(16))  # NaN is not 0
+    assert np.nansum(pool.attribute("heat")) == 8.0
+
+
+def test_few_attributes_are_kept() -> None:
+    pool = _pool(1)
+    for number in range(200):
+        pool.attribute(str(number))
+    assert len(pool._attributes) <= 64
 
 
 def test_grows_beyond_its_first_slots_and_keeps_what_runs() -> None:

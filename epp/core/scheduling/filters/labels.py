@@ -7,8 +7,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from epp.core.pool import Mask, Pool
+from epp.core.pool import Mask
 from epp.core.scheduling.candidates import Candidates
+from epp.core.scheduling.changed_slots import ChangedSlots
 from epp.core.scheduling.definition import Parameters, PluginContext, PluginDefinition
 
 __all__ = [
@@ -26,23 +27,22 @@ Labels: TypeAlias = Mapping[str, str]
 class LabelFilter:
     """Keeps the endpoints whose labels ``keeps`` says yes to.
 
-    It is asked once for each endpoint and change of the pool, not for each request.
+    It is asked once for each endpoint that joins or has other labels, not for each request.
     """
 
     def __init__(self, keeps: Callable[[Labels], bool]) -> None:
         self._keeps = keeps
         self._kept: Mask = np.zeros(0, dtype=np.bool_)
-        self._pool: Pool | None = None
-        self._version = -1
+        self._changed = ChangedSlots()
 
     def filter(self, candidates: Candidates) -> Mask:
         """Return the mask of those kept."""
         pool = candidates.pool
-        if pool is not self._pool or pool.version != self._version:
-            self._pool, self._version = pool, pool.version
-            self._kept = np.zeros_like(pool.active)
-            for slot in pool.active.nonzero()[0].tolist():
-                self._kept[slot] = self._keeps(pool.endpoint(slot).labels)
+        for slot in self._changed.take(pool):
+            if slot >= len(self._kept):
+                missing = len(pool.active) - len(self._kept)
+                self._kept = np.concatenate([self._kept, np.zeros(missing, dtype=np.bool_)])
+            self._kept[slot] = self._keeps(pool.endpoint(slot).labels)
         kept: Mask = self._kept[candidates.slots]
         return kept
 

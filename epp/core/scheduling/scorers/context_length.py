@@ -131,6 +131,10 @@ class ContextLengthAware:
             return None
         return tuple([request.prompt_tokens in each for each in self._lengths.of(pool).values])
 
+    def kinds_follow(self, pool: Pool) -> Hashable:
+        """Return which ranges there are, by a number that grows."""
+        return self._lengths.of(pool).generation if self._filters else None
+
 
 class ContextLengthParameters(Parameters, frozen=True, kw_only=True):
     """Of ``context-length-aware``."""

@@ -8,44 +8,62 @@ import numpy as np
 
 from epp.core.pool import Pool
 from epp.core.scheduling.candidates import Slots
+from epp.core.scheduling.changed_slots import ChangedSlots
 
 __all__ = ["LabelColumn", "LabelValues"]
 
 _T = TypeVar("_T")
+_FEW_TEXTS = 64
 
 
 class LabelValues(msgspec.Struct, Generic[_T], frozen=True):
-    """The different values, and which of them each endpoint has: indices of shape ``(slots,)``."""
+    """The different values, and which of them each endpoint has: indices of shape ``(slots,)``, of
+    no meaning where there is no endpoint. There may be values that no endpoint has any more.
+    ``generation`` grows when the values change."""
 
     values: list[_T]
     which: Slots
+    generation: int
 
 
 class LabelColumn(Generic[_T]):
-    """Reads one label of all endpoints, once for each change of the pool, not for each request.
+    """Reads one label of the endpoints, once for each that joins or has other labels, not for each
+    request.
 
     ``read`` makes of a value what is wanted of it, of None where an endpoint has no such label. It
-    is asked once for each different value: many endpoints have few.
+    is asked once for each different value: many endpoints have few. Values that no endpoint has any
+    more are forgotten when they have become as many as the others.
     """
 
     def __init__(self, label: str, read: Callable[[str | None], _T]) -> None:
         self._label = label
         self._read = read
-        self._pool: Pool | None = None
-        self._version = -1
-        self._found: LabelValues[_T] = LabelValues([], np.zeros(0, dtype=np.intp))
+        self._changed = ChangedSlots()
+        self._texts: dict[str | None, int] = {}
+        self._values: list[_T] = []
+        self._which: Slots = np.zeros(0, dtype=np.intp)
+        self._most_texts = _FEW_TEXTS
+        self._generation = 0
 
     def of(self, pool: Pool) -> LabelValues[_T]:
         """Return the values by now."""
-        if pool is not self._pool or pool.version != self._version:
-            self._pool, self._version = pool, pool.version
-            self._found = self._look(pool)
-        return self._found
+        slots = self._changed.take(pool)
+        if slots:
+            missing = max(0, len(pool.active) - len(self._which))
+            self._which = np.concatenate([self._which, np.zeros(missing, dtype=np.intp)])
+            self._look(pool, slots)
+            if len(self._texts) > self._most_texts:
+                self._texts.clear()
+                self._values.clear()
+                self._look(pool, pool.active.nonzero()[0].tolist())
+                self._most_texts = max(_FEW_TEXTS, 2 * len(self._texts))
+        return LabelValues(self._values, self._which, self._generation)
 
-    def _look(self, pool: Pool) -> LabelValues[_T]:
-        texts: dict[str | None, int] = {}
-        which = np.zeros(len(pool.active), dtype=np.intp)
-        for slot in pool.active.nonzero()[0].tolist():
+    def _look(self, pool: Pool, slots: list[int]) -> None:
+        texts, values = self._texts, self._values
+        for slot in slots:
             text = pool.endpoint(slot).labels.get(self._label)
-            which[slot] = texts.setdefault(text, len(texts))
-        return LabelValues([self._read(text) for text in texts], which)
+            which = self._which[slot] = texts.setdefault(text, len(texts))
+            if which == len(values):
+                values.append(self._read(text))
+                self._generation += 1
