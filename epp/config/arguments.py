@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from msgspec.structs import replace
 
 from epp.config.data_plugins import SHORTEST_INTERVAL_S, scrape_intervals
+from epp.config.quantities import Duration
 from epp.config.scrape import ScrapeOptions, ScrapeScheme
 from epp.core.flow import BandOptions, FlowLimits
 from epp.core.flow.saturation import ConcurrencyOptions, SaturationOptions
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
 __all__ = [
     "add_flow_arguments",
     "add_scrape_arguments",
+    "add_switch",
+    "name_list",
     "picker_config",
+    "port",
     "positive",
     "seconds",
+    "switch",
     "whole_number",
 ]
 
@@ -178,12 +183,46 @@ def whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
 
 
+def name_list(text: str) -> list[str]:
+    """Parse names with commas between."""
+    names = [part.strip() for part in text.split(",")]
+    if all(names):
+        return names
+    raise argparse.ArgumentTypeError(f"{text!r} is not a list of names with commas between")
+
+
+def port(text: str) -> int:
+    """Parse the number of a port to listen on; 0 stands for any that is free."""
+    return whole_number(text, 0, 65_535, "a port")
+
+
 def seconds(text: str) -> float:
-    """Parse a time in seconds, at least 0; an ``s`` may follow."""
+    """Parse a time of at least 0: seconds (``30``, ``0.5``), or as Go writes it (``1m30s``)."""
     try:
-        found = float(text.removesuffix("s"))
+        found = float(text)
     except ValueError:
-        found = -1.0
+        try:
+            found = Duration.parse(text)
+        except ValueError:
+            found = -1.0
     if 0 <= found < float("inf"):
-        return found
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+        return float(found)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 30 or 1m30s")
+
+
+def switch(text: str) -> bool:
+    """Parse what Go takes for a boolean."""
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if text in ("0", "f", "F", "FALSE", "false", "False"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def add_switch(
+    group: "argparse._ArgumentGroup", flag: str, *, help: str, default: object = argparse.SUPPRESS
+) -> None:
+    """Add an option that is switched on by ``--flag`` and on or off by ``--flag=true|false``."""
+    group.add_argument(
+        flag, nargs="?", const=True, type=switch, default=default, metavar="true|false", help=help
+    )

@@ -1,4 +1,4 @@
-"""TLS for the ext_proc port: a certificate and key from files, read again when they change.
+"""TLS for the ext_proc port and the metrics: a certificate and key that may change at any time.
 
 Every pair that is accepted makes an SSL context of its own, and each new connection takes the last
 one. Contexts are never changed in place: connections that run keep theirs, and no session that was
@@ -7,21 +7,21 @@ agreed under an old one, perhaps with an authority that has since been withdrawn
 
 import asyncio
 import logging
-import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
 from epp.clock import monotonic_s
 from epp.config.options import TlsVersion
 from epp.errors import UsageError
+from epp.proxy.key_pairs import KeyPair, load_authorities, read_pem, stand_of
 
-__all__ = ["PemFiles", "Refusal", "ServerTls"]
+__all__ = ["PemFiles", "Refusal", "ServerTls", "TlsUse"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ _TLS12_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _HANDSHAKE_TIMEOUT_S: Final = 10.0
 # How long a connection that is being closed may wait for the peer's "close notify".
 _SHUTDOWN_TIMEOUT_S: Final = 5.0
-_MISMATCHES: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _ATTEMPTS: Final = 5
 _TELL_EVERY_S: Final = 10.0
 
@@ -60,9 +59,18 @@ _REFUSALS: Final = {
     ),
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": (
         Refusal.NO_CERTIFICATE,
-        "the peer has no client certificate, which --client-ca-file demands",
+        "the peer has no client certificate, which is demanded",
     ),
 }
+
+
+class TlsUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a port is for: HTTP/2, which peers must offer by ALPN, or HTTP/1.1. ``title`` names it
+    in the log, ``ca_option`` is the option that says who vouches for clients."""
+
+    is_http2: bool = True
+    title: str = ""
+    ca_option: str = "--client-ca-file"
 
 
 class PemFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,35 +84,41 @@ class PemFiles(msgspec.Struct, frozen=True, kw_only=True):
         return "PemFiles(...)"  # whatever prints it, the key gets into no log
 
 
+_EXT_PROC: Final = TlsUse()
+
+
 class ServerTls:
-    """The server's side of TLS: ``tls.crt`` and ``tls.key`` in the directory ``cert_path``.
+    """The server's side of TLS, with the certificate and key of ``pair``.
 
     With ``client_ca_file`` every client must show a certificate that an authority in this file has
-    signed. :meth:`load` must have returned before a server starts with it, :meth:`run` then follows
-    the files. ``on_reload`` is called with whether changed files were applied, ``on_refused`` with
-    each peer whose handshake failed (not with grpcio, which does not tell).
+    signed. ``cipher_suites`` are those of TLS 1.2, by OpenSSL's names. :meth:`load` must have
+    returned before a server starts with it, :meth:`run` then follows the pair. ``on_reload`` is
+    called with whether a change was applied, ``on_refused`` with each peer whose handshake failed
+    (not with grpcio, which does not tell).
     """
 
     def __init__(
         self,
-        cert_path: Path,
+        pair: KeyPair,
         *,
         client_ca_file: Path | None = None,
         min_version: TlsVersion = "VersionTLS12",
+        cipher_suites: Sequence[str] = (),
+        use: TlsUse = _EXT_PROC,
         poll_interval_s: float = 1.0,
         on_reload: Callable[[bool], None] = lambda _applied: None,
         on_refused: Callable[[Refusal], None] = lambda _refusal: None,
     ) -> None:
-        self._directory = cert_path
-        self._certificate_file = cert_path / "tls.crt"
-        self._key_file = cert_path / "tls.key"
+        self._pair = pair
         self._client_ca_file = client_ca_file
         self._min_version = _VERSIONS[min_version]
+        self._ciphers = ":".join(cipher_suites) or _TLS12_CIPHERS
+        self._use = use
         self._poll_interval_s = poll_interval_s
         self._on_reload = on_reload
         self._on_refused = on_refused
-        self._context = _LastContext(ssl.PROTOCOL_TLS_SERVER)
-        self._signature: tuple[object, ...] = ()
+        self.context = _LastContext(ssl.PROTOCOL_TLS_SERVER)
+        self._signature: object = None
         self._tell_again_s: dict[Refusal, float] = {}
         self.files: PemFiles | None = None
 
@@ -117,15 +131,15 @@ class ServerTls:
     def listen_arguments(self) -> dict[str, Any]:
         """What makes ``loop.create_server`` serve TLS."""
         return {
-            "ssl": self._context,
+            "ssl": self.context,
             "ssl_handshake_timeout": _HANDSHAKE_TIMEOUT_S,
             "ssl_shutdown_timeout": _SHUTDOWN_TIMEOUT_S,
         }
 
     def load(self) -> None:
-        """Read the files and let new handshakes use them.
+        """Read the pair and let new handshakes use it.
 
-        Raises UsageError, and changes nothing, if they are not a certificate and its key.
+        Raises UsageError, and changes nothing, if it is not a certificate and its key.
         """
         for _ in range(_ATTEMPTS):
             signature = self._look()
@@ -140,12 +154,12 @@ class ServerTls:
                     self._signature = signature
                     if files != self.files:
                         self.files = files
-                        self._context.last = context
+                        self.context.last = context
                     return
-        raise UsageError(f"{self._directory}: the files change faster than they can be read")
+        raise UsageError(f"{self._pair}: the files change faster than they can be read")
 
     async def run(self) -> None:
-        """Watch the files until cancelled."""
+        """Watch the pair until cancelled."""
         seen = self._signature
         while True:
             await asyncio.sleep(self._poll_interval_s)
@@ -155,7 +169,7 @@ class ServerTls:
             if seen == before and seen != self._signature:
                 self._reload(seen)
 
-    def _reload(self, signature: tuple[object, ...]) -> None:
+    def _reload(self, signature: object) -> None:
         before = self.files
         try:
             self.load()
@@ -165,47 +179,31 @@ class ServerTls:
             self._on_reload(False)
             return
         if self.files is not before:
-            logger.info("TLS certificate applied: %s", self._certificate_file)
+            logger.info("TLS certificate applied: %s", self._pair)
             self._on_reload(True)
 
-    def _look(self) -> tuple[object, ...]:
-        """Return something that is equal as long as no file has changed."""
-        return tuple(_status(path) for path in self._paths())
-
-    def _paths(self) -> list[Path]:
-        paths = [self._certificate_file, self._key_file]
-        return paths if self._client_ca_file is None else [*paths, self._client_ca_file]
+    def _look(self) -> object:
+        """Return something that is equal as long as nothing has changed."""
+        return self._pair.look(), self._client_ca_file and stand_of(self._client_ca_file)
 
     def _read(self) -> PemFiles:
-        contents = []
-        for path in self._paths():
-            try:
-                contents.append(path.read_bytes())
-            except OSError as error:
-                option = "--client-ca-file" if path is self._client_ca_file else "--cert-path"
-                raise UsageError(
-                    f"cannot read {path} ({option}): {error.strerror or error}"
-                ) from error
-        certificates, key, *authorities = contents
-        if b"ENCRYPTED" in key:  # OpenSSL would ask at the terminal
-            raise UsageError(f"{self._key_file}: the key is encrypted; expected one without")
-        return PemFiles(
-            certificates=certificates,
-            key=key,
-            client_authorities=authorities[0] if authorities else None,
-        )
+        certificates, key = self._pair.read()
+        authorities = None
+        if self._client_ca_file is not None:
+            authorities = read_pem(self._client_ca_file, self._use.ca_option)
+        return PemFiles(certificates=certificates, key=key, client_authorities=authorities)
 
     def _new_context(self) -> "_Context":
         context = _Context(ssl.PROTOCOL_TLS_SERVER)
         context.refused = self._refused
+        context.is_http2 = self._use.is_http2
         context.minimum_version = self._min_version
         context.options |= ssl.OP_NO_RENEGOTIATION
-        context.set_ciphers(_TLS12_CIPHERS)
-        context.set_alpn_protocols(["h2"])
-        _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self._certificate_file)
-        _load_pair(context, self._certificate_file, self._key_file)
+        context.set_ciphers(self._ciphers)
+        context.set_alpn_protocols(["h2" if self._use.is_http2 else "http/1.1"])
+        self._pair.load_into(context)
         if self._client_ca_file is not None:
-            _load_authorities(context, self._client_ca_file)
+            load_authorities(context, self._client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
@@ -214,13 +212,14 @@ class ServerTls:
         now = monotonic_s()
         if now >= self._tell_again_s.get(refusal, now):
             self._tell_again_s[refusal] = now + _TELL_EVERY_S
-            logger.warning("TLS connection refused: %s", text)
+            logger.warning("TLS connection refused%s: %s", self._use.title, text)
 
 
 class _Context(ssl.SSLContext):
     """The context of one certificate."""
 
     refused: Callable[[Refusal, str], None]
+    is_http2: bool
 
 
 class _LastContext(ssl.SSLContext):
@@ -239,7 +238,8 @@ class _LastContext(ssl.SSLContext):
 
 
 class _Connection(ssl.SSLObject):
-    """A connection that tells when its handshake has failed, and that speaks h2 or is refused."""
+    """A connection that tells when its handshake has failed, and that is refused where it is to
+    speak h2 and does not."""
 
     outgoing: ssl.MemoryBIO
     _error: ssl.SSLError | None = None
@@ -254,7 +254,7 @@ class _Connection(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             self._refuse(error, *_explain(error))
-        if self.selected_alpn_protocol() != "h2":
+        if cast("_Context", self.context).is_http2 and self.selected_alpn_protocol() != "h2":
             with suppress(ssl.SSLError):
                 self.unwrap()  # says goodbye; the answer is not awaited
             text = "the peer does not offer h2 (HTTP/2) by ALPN"
@@ -286,33 +286,3 @@ def _explain(error: ssl.SSLError) -> tuple[Refusal, str]:
     if "ALERT" in reason:
         return Refusal.BY_PEER, f"the peer itself does not go on: {words}"
     return Refusal.OTHER, words
-
-
-def _status(path: Path) -> object:
-    try:
-        # Through symlinks: what the `..data` of a mounted Secret points at is what counts.
-        status = os.stat(path)
-    except OSError as error:
-        return error.errno
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
-
-
-def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
-    try:
-        context.load_verify_locations(cafile=path)
-    except (ssl.SSLError, OSError) as error:
-        raise UsageError(f"{path}: expected certificates in the PEM format") from error
-
-
-def _load_pair(context: ssl.SSLContext, certificate_file: Path, key_file: Path) -> None:
-    try:
-        context.load_cert_chain(certificate_file, key_file)
-    except (ssl.SSLError, OSError) as error:
-        reason: str | None = getattr(error, "reason", None)
-        if reason in _MISMATCHES:
-            text = f"{key_file}: not the key of the certificate in {certificate_file}"
-        elif reason:
-            text = f"{certificate_file}: {reason.lower().replace('_', ' ')}"
-        else:
-            text = f"{key_file}: expected a private key in the PEM format"
-        raise UsageError(text) from error

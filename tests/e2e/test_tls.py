@@ -1,5 +1,6 @@
 """TLS between a real Envoy and the EPP, both with certificates."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from epp.gateway.ports import free_ports
 from epp.gateway.probes import http_ready
 from epp.gateway.processes import ProcessSpec, Supervisor
 
+from ..proxy.tls_peers import client_context, shown
 from .conftest import StartStack
 from .http1 import Http1, request_head
 from .stack import Gateway, Stack, model_server
@@ -51,8 +53,7 @@ class Secrets:
 
 
 def upstream_tls(secrets: Secrets, *, shows_certificate: bool) -> dict[str, Any]:
-    """Envoy's side: trust the authority, check the name, show a certificate. ALPN is not said:
-    Envoy offers h2 by itself where it is to speak HTTP/2."""
+    """Envoy's side: trust the authority, check the name, show a certificate."""
     files = {"filename": str(secrets.envoy_pem)}
     common: dict[str, Any] = {
         "validation_context": {
@@ -64,17 +65,12 @@ def upstream_tls(secrets: Secrets, *, shows_certificate: bool) -> dict[str, Any]
     }
     if shows_certificate:
         common["tls_certificates"] = [{"certificate_chain": files, "private_key": files}]
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": f"type.googleapis.com/{TLS_CONTEXT}",
-            "sni": "epp.test",
-            "common_tls_context": common,
-        },
-    }
+    return {"sni": "epp.test", "common_tls_context": common}
 
 
-async def gateway_with_tls(stack: Stack, secrets: Secrets, *, shows_certificate: bool) -> Gateway:
+async def gateway_with_tls(stack: Stack, context: dict[str, Any]) -> Gateway:
+    """Start an Envoy that speaks TLS with the EPP. ALPN is not said: it offers h2 by itself where
+    it is to speak HTTP/2."""
     port, admin_port = free_ports(2)
     options = GatewayOptions(
         eds_path=str(stack.directory / "eds.json"),
@@ -86,9 +82,10 @@ async def gateway_with_tls(stack: Stack, secrets: Secrets, *, shows_certificate:
     )
     document = to_dict(bootstrap(options))
     clusters = {cluster["name"]: cluster for cluster in document["static_resources"]["clusters"]}
-    clusters["ext_proc"]["transport_socket"] = upstream_tls(
-        secrets, shows_certificate=shows_certificate
-    )
+    clusters["ext_proc"]["transport_socket"] = {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {"@type": f"type.googleapis.com/{TLS_CONTEXT}", **context},
+    }
     config = stack.directory / f"envoy-{port}.json"
     config.write_text(json.dumps(document))
     supervisor = await stack.exits.enter_async_context(Supervisor(stack.directory))
@@ -108,7 +105,7 @@ async def test_envoy_and_the_epp_know_each_other_by_certificate(
     stack = await start_stack(
         [model_server("one", step_s=0.0002)], arguments=("--transport", transport, *tls)
     )
-    gateway = await gateway_with_tls(stack, secrets, shows_certificate=True)
+    gateway = await gateway_with_tls(stack, upstream_tls(secrets, shows_certificate=True))
     body = spread(2 * HALF_BYTES)
     async with Http1(gateway.port) as http1:
         head = request_head("POST", ECHO, [("content-length", str(len(body)))])
@@ -124,10 +121,10 @@ async def test_envoy_and_the_epp_know_each_other_by_certificate(
     assert await gateway.stat("cluster.ext_proc.ssl.handshake") == 1
     assert await gateway.stat("cluster.ext_proc.ssl.fail_verify_error") == 0
 
-    newcomer = await gateway_with_tls(stack, secrets, shows_certificate=True)
+    newcomer = await gateway_with_tls(stack, upstream_tls(secrets, shows_certificate=True))
     async with Http1(newcomer.port) as http1:
         assert (await http1.post(ECHO, b"hello")).body == b"hello"
-    stranger = await gateway_with_tls(stack, secrets, shows_certificate=False)
+    stranger = await gateway_with_tls(stack, upstream_tls(secrets, shows_certificate=False))
     async with Http1(stranger.port) as http1:
         assert (await http1.post(ECHO, b"hello")).status == 503
     if transport == "http2":
@@ -135,6 +132,25 @@ async def test_envoy_and_the_epp_know_each_other_by_certificate(
             "extproc_handshakes_refused_total", reason="no-certificate"
         )
         assert refused > 0
+    await stack.at_rest()
+
+
+async def test_envoy_takes_the_certificate_that_the_epp_has_made_itself(
+    start_stack: StartStack,
+) -> None:
+    """As gateways are told to that have nothing to verify it by; all workers present the same."""
+    stack = await start_stack(
+        [model_server("one", step_s=0.0002)], arguments=("--secure-serving", "--workers", "2")
+    )
+    gateway = await gateway_with_tls(stack, {"common_tls_context": {"validation_context": {}}})
+    async with Http1(gateway.port) as http1:
+        answer = await http1.post(ECHO, b"hello")
+    assert answer.body == b"hello"
+    assert "x-queue-wait-ms" in answer.headers
+    assert await gateway.stat("cluster.ext_proc.ssl.handshake") > 0
+    port = stack.epp.ext_proc_port
+    seen = {await asyncio.to_thread(shown, port, client_context()) for _ in range(20)}
+    assert len(seen) == 1
     await stack.at_rest()
 
 

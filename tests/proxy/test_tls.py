@@ -94,6 +94,22 @@ async def test_a_peer_of_an_older_version_is_refused(files: Files) -> None:
         assert (await server.hears())[3] == 4
 
 
+async def test_only_the_cipher_suites_that_were_named_are_spoken(files: Files) -> None:
+    files.hold_pair(Pair())
+    named, other = "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"
+
+    def hello(port: int, suite: str) -> bytes:
+        context = client_context(version=ssl.TLSVersion.TLSv1_2)
+        context.set_ciphers(suite)
+        return hear(port, context)
+
+    async with served(files, "http2", cipher_suites=(named,)) as server:
+        assert (await asyncio.to_thread(hello, server.port, named))[3] == 4
+        with pytest.raises(ssl.SSLError):
+            await asyncio.to_thread(hello, server.port, other)
+        assert (await server.hears())[3] == 4  # TLS 1.3 has suites of its own
+
+
 @both_transports
 async def test_a_client_that_does_not_trust_the_server_goes(kind: str, files: Files) -> None:
     files.hold_pair(Pair())

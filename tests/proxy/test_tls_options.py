@@ -1,6 +1,7 @@
 """TLS as ``epp serve`` is told of it: wrong files and options, metrics, the log."""
 
 import asyncio
+import ssl
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from epp.cli import main
 from epp.config import ServeOptions
 from epp.errors import UsageError
 from epp.observability.metrics import Metrics
+from epp.proxy.key_pairs import FilePair
 from epp.proxy.tls import Refusal, ServerTls
+from epp.proxy.transports import make_metrics_tls, make_tls
 from epp.service import Service
 
 from .tls_peers import Files, Pair, client_context, hear
@@ -26,6 +29,7 @@ def files(tmp_path: Path) -> Files:
 # ---- what is wrong from the start ----
 
 GOOD = Pair()
+SUITE = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
 
 
 def encrypted(pem: bytes, form: serialization.PrivateFormat) -> bytes:
@@ -66,14 +70,14 @@ def test_what_is_no_pair_is_one_clear_error(
 ) -> None:
     files.hold(certificate, key)
     with pytest.raises(UsageError, match=complaint) as raised:
-        ServerTls(files.directory).load()
+        ServerTls(FilePair(files.directory)).load()
     assert "\n" not in str(raised.value)
 
 
 def test_what_is_no_authority_is_one_clear_error(files: Files) -> None:
     files.hold(GOOD.certificate, GOOD.key, b"hello")
     with pytest.raises(UsageError, match=r"ca\.crt: expected certificates in the PEM format"):
-        ServerTls(files.directory, client_ca_file=files.ca).load()
+        ServerTls(FilePair(files.directory), client_ca_file=files.ca).load()
 
 
 @pytest.mark.parametrize(
@@ -90,6 +94,19 @@ def test_what_is_no_authority_is_one_clear_error(files: Files) -> None:
             ["--cert-path", "{0}/good", "--transport=grpcio", "--tls-min-version=VersionTLS13"],
             "--tls-min-version VersionTLS13: grpcio cannot be told so; expected --transport http2",
         ),
+        (
+            ["--cert-path", "{0}/good", "--transport=grpcio", f"--tls-cipher-suites={SUITE}"],
+            "--tls-cipher-suites: grpcio cannot be told so; expected --transport http2",
+        ),
+        ([f"--tls-cipher-suites={SUITE}"], "--tls-cipher-suites is for TLS: expected --cert-path"),
+        (
+            ["--metrics-cert-dir", "{0}", "--metrics-client-ca-file", "{0}/ca"],
+            "cannot read {0}/tls.crt (--metrics-cert-dir): No such file",
+        ),
+        (
+            ["--metrics-cert-dir", "{0}/good", "--metrics-client-ca-file", "{0}/ca"],
+            "cannot read {0}/ca (--metrics-client-ca-file): No such file",
+        ),
     ],
 )
 def test_a_wrong_option_exits_with_2_and_says_why(
@@ -105,9 +122,33 @@ def test_a_wrong_option_exits_with_2_and_says_why(
     assert complaint.format(tmp_path) in line
 
 
+def test_what_is_said_of_tls_gets_to_the_servers(tmp_path: Path) -> None:
+    Files(tmp_path).hold_pair(GOOD)
+    options = ServeOptions(
+        manifests=(),
+        cert_path=tmp_path,
+        metrics_cert_dir=tmp_path,
+        tls_min_version="VersionTLS13",
+        tls_cipher_suites=("ECDHE-ECDSA-AES128-GCM-SHA256",),
+    )
+    for tls in (make_tls(options), make_metrics_tls(options)):
+        assert tls is not None
+        tls.load()
+        context = tls.context.last
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+        old = [each["name"] for each in context.get_ciphers() if each["protocol"] == "TLSv1.2"]
+        assert old == ["ECDHE-ECDSA-AES128-GCM-SHA256"]
+
+
+def test_metrics_of_an_epp_in_plaintext_may_have_a_version_of_their_own(tmp_path: Path) -> None:
+    options = ServeOptions(manifests=(), metrics_cert_dir=tmp_path, tls_min_version="VersionTLS13")
+    assert make_tls(options) is None
+    assert make_metrics_tls(options) is not None
+
+
 def test_no_key_gets_into_a_log(files: Files) -> None:
     files.hold_pair(GOOD)
-    tls = ServerTls(files.directory)
+    tls = ServerTls(FilePair(files.directory))
     tls.load()
     assert tls.files is not None
     assert tls.files.key == GOOD.key

@@ -17,6 +17,7 @@ from epp.core.replies import ProxyStream
 from epp.proxy.grpc_server import GrpcServer
 from epp.proxy.health import Health
 from epp.proxy.http2.server import Http2Server
+from epp.proxy.key_pairs import FilePair, KeyPair
 from epp.proxy.tls import Refusal, ServerTls
 
 PATIENCE_S = 15.0
@@ -65,12 +66,12 @@ class Files:
 class Served:
     """A server that answers health checks with TLS, and what it has told."""
 
-    def __init__(self, files: Files, kind: str, **options: object) -> None:
+    def __init__(self, pair: Files | KeyPair, kind: str, **options: object) -> None:
         self.health = Health()
         self.reloads: asyncio.Queue[bool] = asyncio.Queue()
         self.refusals: asyncio.Queue[Refusal] = asyncio.Queue()
         self.tls = ServerTls(
-            files.directory,
+            FilePair(pair.directory) if isinstance(pair, Files) else pair,
             poll_interval_s=0.01,
             on_reload=self.reloads.put_nowait,
             on_refused=self.refusals.put_nowait,
@@ -129,8 +130,8 @@ def new_exchange(stream: ProxyStream) -> Exchange:
 
 
 @asynccontextmanager
-async def served(files: Files, kind: str, **options: object) -> AsyncIterator[Served]:
-    async with Served(files, kind, **options).running() as server:
+async def served(pair: Files | KeyPair, kind: str, **options: object) -> AsyncIterator[Served]:
+    async with Served(pair, kind, **options).running() as server:
         yield server
 
 
