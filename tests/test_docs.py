@@ -174,7 +174,7 @@ async def test_the_readme_has_every_metric(tmp_path: Path) -> None:
 
 
 async def test_the_example_manifests_are_good() -> None:
-    resources = await FileSource((_PROJECT / "config/manifests",)).load()
+    [resources] = await FileSource((_PROJECT / "config/manifests",)).load()
     assert resources.pool.name == "llm"
     assert len(resources.endpoints) == 3
     assert set(resources.objectives) == {"interactive", "batch"}

@@ -17,7 +17,10 @@ from msgspec.structs import fields
 
 from epp.discovery.documents import Node, Unreadable
 
-__all__ = ["check", "describe", "did_you_mean", "expected"]
+__all__ = ["UNKNOWN_FIELD", "check", "describe", "did_you_mean", "expected"]
+
+UNKNOWN_FIELD = "unknown field"
+"""How the text of a problem begins that is about a field that the shape has not."""
 
 _T = TypeVar("_T")
 _SHOWN_CHARACTERS = 60
@@ -127,7 +130,7 @@ def _check_struct(node: Node, shape: _Shape, path: str, report: Report) -> Any:
         field = known.get(name)
         if field is None:
             hint = did_you_mean(name, list(known))
-            report(child.line, _join(path, name), f"unknown field; {hint}")
+            report(child.line, _join(path, name), f"{UNKNOWN_FIELD}; {hint}")
         elif child.value is not None or field.required:
             arguments[field.attribute] = _check(child, field.annotation, _join(path, name), report)
     for name, field in known.items():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from epp.core.resources import PoolResources
 from epp.discovery.directory import Entry, Snapshot, read_directories, scan
+from epp.discovery.label_selector import parse_label_selector
 from epp.discovery.manifests import parse_manifests
 from epp.discovery.problems import ManifestError
 from epp.discovery.resolve import Lookup, Resolver, system_lookup
-from epp.discovery.selection import Selection, place, select
+from epp.discovery.selection import Selection, WantedPools, place, select
+from epp.discovery.source import ResourceListener
 
 __all__ = ["FileSource"]
 
@@ -25,11 +27,14 @@ _CONFIRM_S = 2.0
 
 
 class FileSource:
-    """The resources of one pool, from the manifest files of some directories.
+    """The resources of some pools, from the manifest files of some directories.
 
-    ``pool_name`` and ``pool_namespace`` choose the pool where there are several. The files are
-    polled every ``poll_interval_s``; DNS names are looked up again every ``resolve_interval_s``, by
-    ``lookup``; ``on_lookup_failure`` is called with the name each time that one fails.
+    ``pool_names``, or ``pool_selector``, a label selector on pools, and ``pool_namespace`` choose
+    the pools; without either there must be one. Raises UsageError for what is no selector.
+
+    The files are polled every ``poll_interval_s``; DNS names are looked up again every
+    ``resolve_interval_s``, by ``lookup``; ``on_lookup_failure`` is called with the name each time
+    that one fails.
 
     What does not validate is not applied, not even in part: the last good state stays. A DNS name
     that gets no answer can hold up the next poll by 5 s. :meth:`load` and :meth:`run` must not be
@@ -40,7 +45,8 @@ class FileSource:
         self,
         directories: Sequence[Path],
         *,
-        pool_name: str | None = None,
+        pool_names: tuple[str, ...] = (),
+        pool_selector: str = "",
         pool_namespace: str | None = None,
         poll_interval_s: float = 0.5,
         resolve_interval_s: float = 10.0,
@@ -48,8 +54,10 @@ class FileSource:
         on_lookup_failure: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._directories = tuple(directories)
-        self._pool_name = pool_name
-        self._pool_namespace = pool_namespace
+        selector = None
+        if pool_selector:
+            selector = parse_label_selector(pool_selector, "--pool-selector")
+        self._wanted = WantedPools(names=pool_names, selector=selector, namespace=pool_namespace)
         self._poll_interval_s = poll_interval_s
         self._resolve_interval_s = resolve_interval_s
         self._resolver = Resolver(lookup=lookup, on_failure=on_lookup_failure)
@@ -57,31 +65,27 @@ class FileSource:
         self._digest = b""
         self._confirm_at_s: float | None = None
         self._resolve_at_s = 0.0
-        self._selection: Selection | None = None
-        self._resources: PoolResources | None = None
+        self._selections: tuple[Selection, ...] = ()
+        self._resources: dict[str, PoolResources] = {}
         self._notes: frozenset[str] = frozenset()
 
-    async def load(self) -> PoolResources:
-        """Read everything now and return it.
+    async def load(self) -> tuple[PoolResources, ...]:
+        """Read everything now and return it: a state for each pool, in the order of their keys.
 
         Raises :class:`~epp.discovery.problems.ManifestError`; what was loaded before stays then. A
         DNS name that cannot be looked up is no error: it contributes no endpoint until it can.
         """
         snapshot = await self._read()
-        selection = await self._select(snapshot)
-        await self._resolve(selection)
-        self._resources = await self._place(selection)
-        return self._resources
+        await self._select(snapshot)
+        await self._resolve()
+        self._resources = await self._place()
+        return tuple(self._resources.values())
 
-    async def run(
-        self,
-        on_resources: Callable[[PoolResources], None],
-        on_error: Callable[[ManifestError], None],
-    ) -> None:
+    async def run(self, listener: ResourceListener) -> None:
         """Watch the files and names until cancelled; :meth:`load` may have been called before.
 
-        ``on_resources`` gets every state that differs from the one before, that of :meth:`load`
-        included; ``on_error`` what is wrong with a changed directory, once per change.
+        The listener gets every pool's state that differs from the one before, that of :meth:`load`
+        included, and hears of pools that are gone, and once per change of what is no good.
         """
         try:
             while True:
@@ -90,9 +94,8 @@ class FileSource:
                 except ManifestError as error:
                     changed = False
                     logger.warning("manifests rejected: %s", error)
-                    on_error(error)
-                if (resources := await self._update(changed)) is not None:
-                    on_resources(resources)
+                    listener.rejected()
+                await self._update(changed, listener)
                 await asyncio.sleep(self._poll_interval_s)
         finally:
             self._resolver.close()
@@ -127,59 +130,57 @@ class FileSource:
         self._digest = snapshot.digest
         return snapshot
 
-    async def _select(self, snapshot: Snapshot) -> Selection:
+    async def _select(self, snapshot: Snapshot) -> None:
         """Make the snapshot the state to serve. Raises ManifestError if it is no good."""
-        selection = await asyncio.to_thread(self._parse, snapshot)
-        self._selection = selection
-        logger.info(
-            "manifests accepted: pool %s/%s, %d objectives, %d rewrite rules, %d endpoint entries",
-            selection.pool.namespace,
-            selection.pool.name,
-            len(selection.objectives),
-            len(selection.rewrites),
-            len(selection.endpoints),
-        )
-        return selection
+        self._selections = await asyncio.to_thread(self._parse, snapshot)
+        for selection in self._selections:
+            logger.info(
+                "manifests accepted: pool %s, %d objectives, %d rewrite rules, %d endpoint entries",
+                selection.pool.key,
+                len(selection.objectives),
+                len(selection.rewrites),
+                len(selection.endpoints),
+            )
 
-    def _parse(self, snapshot: Snapshot) -> Selection:
+    def _parse(self, snapshot: Snapshot) -> tuple[Selection, ...]:
         if snapshot.problems:
             raise ManifestError(snapshot.problems)
         names = ", ".join(str(directory) for directory in self._directories)
-        return select(
-            parse_manifests(snapshot.files),
-            pool_name=self._pool_name,
-            pool_namespace=self._pool_namespace,
-            source=f"{names} (files: {len(snapshot.files)})",
-        )
+        source = f"{names} (files: {len(snapshot.files)})"
+        return select(parse_manifests(snapshot.files), self._wanted, source)
 
-    async def _resolve(self, selection: Selection) -> bool:
+    async def _resolve(self) -> bool:
         """Look up the names that are new, or all when it is time; whether any address changed."""
         is_due = self._now_s() >= self._resolve_at_s
         if is_due:
             self._resolve_at_s = self._now_s() + self._resolve_interval_s
-        return await self._resolver.refresh(selection.dns_names, only_new=not is_due)
+        names = frozenset().union(*(selection.dns_names for selection in self._selections))
+        return await self._resolver.refresh(names, only_new=not is_due)
 
-    async def _update(self, changed: bool) -> PoolResources | None:
-        """Return the new state if there is one that differs from the last."""
-        if self._selection is None:
-            return None
-        if not (await self._resolve(self._selection) or changed):
-            return None
-        resources = await self._place(self._selection)
-        if resources == self._resources:
-            return None
-        self._resources = resources
-        return resources
+    async def _update(self, changed: bool, listener: ResourceListener) -> None:
+        """Tell what differs from the last state."""
+        if not self._selections or not (await self._resolve() or changed):
+            return
+        before, self._resources = self._resources, await self._place()
+        for key in before.keys() - self._resources.keys():
+            listener.pool_gone(key)
+        for key, resources in self._resources.items():
+            if resources != before.get(key):
+                listener.pool_applied(resources)
 
-    async def _place(self, selection: Selection) -> PoolResources:
-        # In a thread, because thousands of endpoints take tens of milliseconds.
-        resources, notes = await asyncio.to_thread(place, selection, self._resolver.addresses)
-        notes += selection.notes
-        for note in notes:
+    async def _place(self) -> dict[str, PoolResources]:
+        placed: dict[str, PoolResources] = {}
+        notes: list[str] = []
+        for selection in self._selections:
+            # In a thread, because thousands of endpoints take tens of milliseconds.
+            resources, found = await asyncio.to_thread(place, selection, self._resolver.addresses)
+            placed[selection.pool.key] = resources
+            notes += (*found, *selection.notes)
+        for note in dict.fromkeys(notes):
             if note not in self._notes:
                 logger.info("%s", note)
         self._notes = frozenset(notes)
-        return resources
+        return placed
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()

@@ -6,14 +6,22 @@ This module knows documents one by one; which pool is meant and what belongs to 
 
 import difflib
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from json import dumps
 from typing import TypeVar
 
 import msgspec
 
-from epp.core.resources import ModelTarget, Objective, PoolSpec, RewriteRule
 from epp.discovery.checking import check, describe, did_you_mean
+from epp.discovery.declared import (
+    API_VERSIONS,
+    POOL_GROUP,
+    DeclaredObjective,
+    DeclaredPool,
+    DeclaredRewrite,
+    declare_objective,
+    declare_pool,
+    declare_rewrite,
+)
 from epp.discovery.documents import Document, Node, parse_documents
 from epp.discovery.hosts import canonical_host
 from epp.discovery.problems import Problems
@@ -28,15 +36,10 @@ from epp.discovery.schema import (
     InferenceObjective,
     InferencePoolV1,
     InferencePoolV1Alpha2,
-    ModelRule,
-    PoolRef,
 )
 
 __all__ = [
-    "LLM_D_GROUP",
     "DeclaredEndpoint",
-    "DeclaredObjective",
-    "DeclaredRewrite",
     "ManifestFile",
     "Manifests",
     "parse_manifests",
@@ -44,15 +47,6 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-_POOL_GROUP = "inference.networking.k8s.io"
-_EXPERIMENTAL_GROUP = "inference.networking.x-k8s.io"
-LLM_D_GROUP = "llm-d.ai"
-
-_API_VERSIONS = {
-    "InferencePool": [f"{_POOL_GROUP}/v1", f"{_EXPERIMENTAL_GROUP}/v1alpha2"],
-    "InferenceObjective": [f"{LLM_D_GROUP}/v1alpha2", f"{_EXPERIMENTAL_GROUP}/v1alpha2"],
-    "InferenceModelRewrite": [f"{LLM_D_GROUP}/v1alpha2", f"{_EXPERIMENTAL_GROUP}/v1alpha2"],
-}
 _ENDPOINT_LIST = "EndpointList"
 # Higher than difflib's default, lest InferencePoolImport and other real kinds count as mistyped.
 _TYPO_RATIO = 0.9
@@ -65,26 +59,6 @@ class ManifestFile(msgspec.Struct, frozen=True):
 
     name: str
     data: bytes
-
-
-class DeclaredObjective(msgspec.Struct, frozen=True):
-    """An InferenceObjective, the API group it is of, and the pool that it names."""
-
-    objective: Objective
-    group: str
-    pool_ref: PoolRef
-
-
-class DeclaredRewrite(msgspec.Struct, frozen=True, kw_only=True):
-    """An InferenceModelRewrite, the API group it is of, the pool that it names, and when it was
-    created, None where it does not say."""
-
-    name: str
-    namespace: str
-    group: str
-    pool_ref: PoolRef
-    created: datetime | None
-    rules: tuple[RewriteRule, ...]
 
 
 class DeclaredEndpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +80,7 @@ class DeclaredEndpoint(msgspec.Struct, frozen=True, kw_only=True):
 class Manifests(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that some files declare; ``ignored`` names the objects that are none of ours."""
 
-    pools: tuple[PoolSpec, ...]
+    pools: tuple[DeclaredPool, ...]
     objectives: tuple[DeclaredObjective, ...]
     rewrites: tuple[DeclaredRewrite, ...]
     endpoints: tuple[DeclaredEndpoint, ...]
@@ -161,6 +135,10 @@ class _Subject:
         return dumps(" ".join(word for word in words if word))[1:-1][:_SHOWN_TITLE_CHARACTERS]
 
     @property
+    def group(self) -> str:
+        return self.api_version.partition("/")[0]
+
+    @property
     def origin(self) -> str:
         return f"{self.document.file}:{self.node.line}"
 
@@ -172,7 +150,7 @@ class _Reader:
     """Sorts documents by kind and collects what they declare."""
 
     def __init__(self, problems: Problems) -> None:
-        self.pools: list[PoolSpec] = []
+        self.pools: list[DeclaredPool] = []
         self.objectives: list[DeclaredObjective] = []
         self.rewrites: list[DeclaredRewrite] = []
         self.endpoints: list[DeclaredEndpoint] = []
@@ -219,51 +197,33 @@ class _Reader:
     def _read_pool(self, subject: _Subject) -> None:
         if not self._has_known_version(subject):
             return
-        if subject.api_version == f"{_POOL_GROUP}/v1":
-            stable = self._check(subject, InferencePoolV1)
-            pool = _pool_v1(stable) if stable else None
+        found: InferencePoolV1 | InferencePoolV1Alpha2 | None
+        if subject.api_version == f"{POOL_GROUP}/v1":
+            found = self._check(subject, InferencePoolV1)
         else:
-            alpha = self._check(subject, InferencePoolV1Alpha2)
-            pool = _pool_v1alpha2(alpha) if alpha else None
-        if pool is None or not self._is_new(subject, pool.group):
+            found = self._check(subject, InferencePoolV1Alpha2)
+        if found is None:
             return
-        for index, port in enumerate(pool.target_ports):
-            if port in pool.target_ports[:index]:
-                where = f"spec.targetPorts[{index}].number"
-                self._report(subject, where, f"found {port} again; expected each port once")
+        pool = declare_pool(found)
+        if not self._is_new(subject, pool.spec.group):
+            return
+        for path, text in pool.problems:
+            self._report(subject, path, text)
         self.pools.append(pool)
 
     def _read_objective(self, subject: _Subject) -> None:
         if not self._has_known_version(subject):
             return
         found = self._check(subject, InferenceObjective)
-        group = subject.api_version.partition("/")[0]
-        if found is None or not self._is_new(subject, group):
-            return
-        objective = Objective(
-            name=found.metadata.name,
-            namespace=found.metadata.namespace,
-            priority=found.spec.priority,
-        )
-        self.objectives.append(DeclaredObjective(objective, group, found.spec.pool_ref))
+        if found is not None and self._is_new(subject, subject.group):
+            self.objectives.append(declare_objective(found))
 
     def _read_rewrite(self, subject: _Subject) -> None:
         if not self._has_known_version(subject):
             return
         found = self._check(subject, InferenceModelRewrite)
-        group = subject.api_version.partition("/")[0]
-        if found is None or not self._is_new(subject, group):
-            return
-        self.rewrites.append(
-            DeclaredRewrite(
-                name=found.metadata.name,
-                namespace=found.metadata.namespace,
-                group=group,
-                pool_ref=found.spec.pool_ref,
-                created=found.metadata.creation_timestamp,
-                rules=tuple(map(_rewrite_rule, found.spec.rules)),
-            )
-        )
+        if found is not None and self._is_new(subject, subject.group):
+            self.rewrites.append(declare_rewrite(found))
 
     def _read_endpoints(self, subject: _Subject) -> None:
         found = self._check(subject, EndpointList)
@@ -302,7 +262,7 @@ class _Reader:
         )
 
     def _has_known_version(self, subject: _Subject) -> bool:
-        known = _API_VERSIONS[subject.kind]
+        known = API_VERSIONS[subject.kind]
         if subject.api_version in known:
             return True
         found = f"found {describe(subject.api_version or None)}"
@@ -338,35 +298,6 @@ class _Reader:
         self._problems.add(f"{head}: {path}: {text}" if path else f"{head}: {text}")
 
 
-def _pool_v1(found: InferencePoolV1) -> PoolSpec:
-    return PoolSpec(
-        name=found.metadata.name,
-        namespace=found.metadata.namespace,
-        group=_POOL_GROUP,
-        selector=found.spec.selector.match_labels,
-        target_ports=tuple(port.number for port in found.spec.target_ports),
-        failure_mode=found.spec.endpoint_picker_ref.failure_mode,
-    )
-
-
-def _pool_v1alpha2(found: InferencePoolV1Alpha2) -> PoolSpec:
-    return PoolSpec(
-        name=found.metadata.name,
-        namespace=found.metadata.namespace,
-        group=_EXPERIMENTAL_GROUP,
-        selector=found.spec.selector,
-        target_ports=(found.spec.target_port_number,),
-        failure_mode=found.spec.extension_ref.failure_mode,
-    )
-
-
-def _rewrite_rule(found: ModelRule) -> RewriteRule:
-    return RewriteRule(
-        models=tuple(match.model.value for match in found.matches),
-        targets=tuple(ModelTarget(each.model_rewrite, each.weight) for each in found.targets),
-    )
-
-
 def _text(node: Node | None, key: str) -> str:
     """Return a field that is text, "" where there is none."""
     if node is None or not isinstance(node.value, dict) or key not in node.value:
@@ -383,6 +314,6 @@ def _describe_keys(node: Node) -> str:
 
 
 def _mistyped_kind(kind: str) -> str | None:
-    known = {name.lower(): name for name in (*_API_VERSIONS, _ENDPOINT_LIST)}
+    known = {name.lower(): name for name in (*API_VERSIONS, _ENDPOINT_LIST)}
     found = difflib.get_close_matches(kind.lower()[:100], known, n=1, cutoff=_TYPO_RATIO)
     return known[found[0]] if found else None

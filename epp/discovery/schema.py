@@ -138,6 +138,14 @@ class _Object(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     status: Any = None
 
 
+class PoolMeta(ObjectMeta, rename="camel", frozen=True, kw_only=True):
+    """``metadata`` of an InferencePool: pools are chosen by labels, and annotations say whose
+    requests are for them."""
+
+    labels: Labels = {}
+    annotations: dict[Text, Text] = {}
+
+
 class Port(msgspec.Struct, frozen=True, kw_only=True):
     """An item of ``targetPorts``."""
 
@@ -185,6 +193,7 @@ class PoolSpecV1(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class InferencePoolV1(_Object, frozen=True, kw_only=True, rename="camel"):
     """InferencePool, ``inference.networking.k8s.io/v1``."""
 
+    metadata: PoolMeta
     spec: PoolSpecV1
 
 
@@ -199,6 +208,7 @@ class PoolSpecV1Alpha2(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
 class InferencePoolV1Alpha2(_Object, frozen=True, kw_only=True, rename="camel"):
     """InferencePool, ``inference.networking.x-k8s.io/v1alpha2``."""
 
+    metadata: PoolMeta
     spec: PoolSpecV1Alpha2
 
 

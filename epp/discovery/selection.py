@@ -1,6 +1,7 @@
-"""What the manifests declare → what one pool is made of, up to names that only DNS can tell."""
+"""What the manifests declare → what pools are made of, up to names that only DNS can tell."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -12,21 +13,40 @@ from epp.core.resources import (
     RewriteRule,
     join_host_port,
 )
-from epp.discovery.active_ports import active_ports, rank_names
-from epp.discovery.hosts import is_ip
-from epp.discovery.manifests import (
-    LLM_D_GROUP,
-    DeclaredEndpoint,
-    DeclaredObjective,
-    DeclaredRewrite,
-    Manifests,
+from epp.discovery.belonging import (
+    choose,
+    endpoint_names,
+    has_labels,
+    objectives_by_name,
+    rules_in_order,
 )
+from epp.discovery.declared import (
+    LLM_D_GROUP,
+    DeclaredObjective,
+    DeclaredPool,
+    DeclaredRewrite,
+)
+from epp.discovery.hosts import is_ip
+from epp.discovery.label_selector import LabelSelector
+from epp.discovery.manifests import DeclaredEndpoint, Manifests
 from epp.discovery.problems import Problems
-from epp.discovery.schema import MAX_ENDPOINTS, PoolRef
+from epp.discovery.schema import MAX_ENDPOINTS
 
-__all__ = ["HostEndpoint", "Selection", "place", "select"]
+__all__ = ["HostEndpoint", "Selection", "WantedPools", "place", "select"]
 
 _SHOWN_NAMES = 10
+_SEVERAL_HINT = (
+    "choose with --pool-name and --pool-namespace or with --pool-selector, or remove the others"
+)
+
+
+class WantedPools(msgspec.Struct, frozen=True, kw_only=True):
+    """Which pools are wanted: those with one of the ``names``, all that the ``selector`` matches,
+    or, with neither, the only one that there is; in any namespace where none is given."""
+
+    names: tuple[str, ...] = ()
+    selector: LabelSelector | None = None
+    namespace: str | None = None
 
 
 class HostEndpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,25 +76,27 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def select(
-    manifests: Manifests, *, pool_name: str | None, pool_namespace: str | None, source: str
-) -> Selection:
-    """Return what belongs to the wanted pool, or to the only one if none is named.
+def select(manifests: Manifests, wanted: WantedPools, source: str) -> tuple[Selection, ...]:
+    """Return what belongs to each of the wanted pools, in the order of their keys.
 
     ``source`` says in problems where the manifests come from. Raises
-    :class:`~epp.discovery.problems.ManifestError` where no pool or several could be meant, and
-    where two of the pool's endpoints are the same destination.
+    :class:`~epp.discovery.problems.ManifestError` where a pool is missing or several could be
+    meant, and where two endpoints of a pool are the same destination.
     """
     problems = Problems()
+    pools = _choose_pools(manifests.pools, wanted, source, problems)
+    problems.raise_any()
+    selections = tuple(_select_one(manifests, pool, source, problems) for pool in pools)
+    problems.raise_any()
+    return selections
+
+
+def _select_one(manifests: Manifests, pool: PoolSpec, source: str, problems: Problems) -> Selection:
     notes: list[str] = []
     if manifests.ignored:
         notes.append(f"manifests of other kinds ignored: {_enumerate(manifests.ignored)}")
-    pool = _choose_pool(manifests.pools, pool_name, pool_namespace, source, problems)
-    problems.raise_any()
-    assert pool is not None
     members = _select_endpoints(manifests.endpoints, pool, notes)
     endpoints = _give_ports(members, pool, source, problems, notes)
-    problems.raise_any()
     return Selection(
         pool=pool,
         objectives=_select_objectives(manifests.objectives, pool, notes),
@@ -117,101 +139,86 @@ def place(
     return resources, tuple(notes)
 
 
-def _choose_pool(
-    pools: Iterable[PoolSpec],
-    name: str | None,
-    namespace: str | None,
-    source: str,
-    problems: Problems,
-) -> PoolSpec | None:
-    known = sorted(pools, key=lambda pool: (pool.namespace, pool.name, pool.group))
-    wanted = [
-        pool for pool in known if name in (None, pool.name) and namespace in (None, pool.namespace)
-    ]
-    if len(wanted) == 1:
-        return wanted[0]
-    names = _enumerate([f"{pool.namespace}/{pool.name} ({pool.group})" for pool in known])
-    asked = (
-        f"InferencePool {namespace or '*'}/{name or '*'}" if name or namespace else "InferencePool"
-    )
+def _choose_pools(
+    declared: Iterable[DeclaredPool], wanted: WantedPools, source: str, problems: Problems
+) -> list[PoolSpec]:
+    known = sorted(declared, key=lambda pool: (pool.spec.key, pool.spec.group))
     if not known:
         problems.add(f"{source}: found no InferencePool; expected one")
-    elif not wanted:
-        problems.add(f"{source}: found no {asked}; there are: {names}")
-    else:
-        hint = "choose one with --pool-name and --pool-namespace, or remove the others"
-        problems.add(f"{source}: found more than one {asked}; {hint}: {names}")
-    return None
+        return []
+    here = [pool for pool in known if wanted.namespace in (None, pool.spec.namespace)]
+    shown = _enumerate([f"{pool.spec.key} ({pool.spec.group})" for pool in known])
+    if wanted.selector is not None:
+        return _choose_by_labels(here, wanted, f"there are: {shown}", source, problems)
+    chosen = []
+    names: list[str | None] = [*sorted(set(wanted.names))]
+    for name in names or [None]:
+        found = [pool.spec for pool in here if name in (None, pool.spec.name)]
+        asked = "InferencePool"
+        if name or wanted.namespace:
+            asked = f"InferencePool {wanted.namespace or '*'}/{name or '*'}"
+        if not found:
+            problems.add(f"{source}: found no {asked}; there are: {shown}")
+        elif len(found) > 1:
+            problems.add(f"{source}: found more than one {asked}; {_SEVERAL_HINT}: {shown}")
+        chosen += found
+    return chosen
+
+
+def _choose_by_labels(
+    here: Iterable[DeclaredPool], wanted: WantedPools, others: str, source: str, problems: Problems
+) -> list[PoolSpec]:
+    assert wanted.selector is not None
+    found = [pool.spec for pool in here if wanted.selector.matches(pool.labels)]
+    if not found:
+        namespace = wanted.namespace or "*"
+        problems.add(f"{source}: found no InferencePool {namespace}/* by --pool-selector; {others}")
+    for spec, other in pairwise(found):
+        if spec.key == other.key:
+            groups = f"{spec.group} and {other.group}"
+            problems.add(
+                f"{source}: found InferencePool {spec.key} by --pool-selector in the groups "
+                f"{groups}; expected it in one"
+            )
+    return found
 
 
 def _select_objectives(
     declared: Iterable[DeclaredObjective], pool: PoolSpec, notes: list[str]
 ) -> dict[str, Objective]:
-    chosen: dict[str, DeclaredObjective] = {}
-    others = []
-    twice = []
-    for found in declared:
-        name = found.objective.name
-        if not _is_of(pool, found.pool_ref, found.objective.namespace):
-            others.append(f"{found.objective.namespace}/{name} ({_target(found.pool_ref)})")
-            continue
-        if name in chosen:
-            twice.append(name)
-            if found.group != LLM_D_GROUP:
-                continue
-        chosen[name] = found
-    _note_left_out("objectives", pool, others, twice, notes)
-    return {name: chosen[name].objective for name in sorted(chosen)}
+    choice = choose(declared, pool)
+    _note_left_out("objectives", pool, choice.others, choice.twice, notes)
+    return objectives_by_name(choice.chosen)
 
 
 def _select_rewrites(
     declared: Iterable[DeclaredRewrite], pool: PoolSpec, notes: list[str]
 ) -> tuple[RewriteRule, ...]:
-    """Return the rules of the pool's rewrites, the oldest object's first; what has no age comes
-    after what has one, and names decide between what is equally old."""
-    chosen: dict[str, DeclaredRewrite] = {}
-    others = []
-    twice = []
-    for found in declared:
-        if not _is_of(pool, found.pool_ref, found.namespace):
-            others.append(f"{found.namespace}/{found.name} ({_target(found.pool_ref)})")
-            continue
-        if found.name in chosen:
-            twice.append(found.name)
-            if found.group != LLM_D_GROUP:
-                continue
-        chosen[found.name] = found
-    _note_left_out("rewrites", pool, others, twice, notes)
-    by_age = sorted(chosen.values(), key=_age_and_name)
-    return tuple(rule for rewrite in by_age for rule in rewrite.rules)
-
-
-def _age_and_name(rewrite: DeclaredRewrite) -> tuple[bool, float, str]:
-    created = rewrite.created
-    return created is None, created.timestamp() if created else 0.0, rewrite.name
-
-
-def _is_of(pool: PoolSpec, reference: PoolRef, namespace: str) -> bool:
-    return (
-        (reference.name, reference.group) == (pool.name, pool.group)
-        and reference.kind == "InferencePool"
-        and namespace == pool.namespace
-    )
-
-
-def _target(reference: PoolRef) -> str:
-    return f"of {reference.group}/{reference.kind} {reference.name}"
+    choice = choose(declared, pool)
+    _note_left_out("rewrites", pool, choice.others, choice.twice, notes)
+    return rules_in_order(choice.chosen)
 
 
 def _note_left_out(
-    what: str, pool: PoolSpec, others: list[str], twice: list[str], notes: list[str]
+    what: str,
+    pool: PoolSpec,
+    others: Iterable[DeclaredObjective | DeclaredRewrite],
+    twice: Sequence[str],
+    notes: list[str],
 ) -> None:
-    if others:
+    names = sorted(map(_full_name, others))
+    if names:
         own = f"{pool.namespace}/{pool.name} ({pool.group})"
-        notes.append(f"{what} of other pools than {own} ignored: {_enumerate(sorted(others))}")
+        notes.append(f"{what} of other pools than {own} ignored: {_enumerate(names)}")
     if twice:
-        names = _enumerate(sorted(twice))
-        notes.append(f"{what} in two API groups, taken from {LLM_D_GROUP}: {names}")
+        shown = _enumerate(sorted(twice))
+        notes.append(f"{what} in two API groups, taken from {LLM_D_GROUP}: {shown}")
+
+
+def _full_name(found: DeclaredObjective | DeclaredRewrite) -> str:
+    reference = found.pool_ref
+    target = f"{reference.group}/{reference.kind} {reference.name}"
+    return f"{found.namespace}/{found.name} (of {target})"
 
 
 def _select_endpoints(
@@ -220,7 +227,7 @@ def _select_endpoints(
     members: list[DeclaredEndpoint] = []
     skipped: list[str] = []
     for found in declared:
-        if found.namespace == pool.namespace and _matches(pool.selector, found.labels):
+        if found.namespace == pool.namespace and has_labels(pool.selector, found.labels):
             members.append(found)
         else:
             skipped.append(f"{found.namespace}/{found.name}")
@@ -246,7 +253,7 @@ def _give_ports(
     for member in members:
         name = f"{member.namespace}/{member.name}"
         target_ports = pool.target_ports if member.port is None else (member.port,)
-        ports = active_ports(member.annotations, target_ports)
+        ports = endpoint_names(name, member.annotations, target_ports)
         if not ports:
             inactive.append(name)
             continue
@@ -257,13 +264,12 @@ def _give_ports(
                     f"destination once (also at {origins[destination]})"
                 )
             origins.setdefault(destination, member.origin)
-        names = rank_names(name, target_ports)
         endpoints.append(
             HostEndpoint(
                 name=name,
                 host=member.host,
                 is_dns_name=not is_ip(member.host),
-                ports={port: names[port] for port in ports},
+                ports=ports,
                 labels=member.labels,
             )
         )
@@ -275,10 +281,6 @@ def _give_ports(
             f"endpoints, counting every target port; expected up to {MAX_ENDPOINTS}"
         )
     return tuple(sorted(endpoints, key=lambda entry: entry.name))
-
-
-def _matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in selector.items())
 
 
 def _spread(entry: HostEndpoint, hosts: Sequence[str]) -> Iterable[Endpoint]:

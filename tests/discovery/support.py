@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from epp.core.resources import PoolResources
+from epp.discovery.label_selector import parse_label_selector
 from epp.discovery.manifests import ManifestFile, parse_manifests
 from epp.discovery.problems import ManifestError
-from epp.discovery.selection import Selection, place, select
+from epp.discovery.selection import Selection, WantedPools, place, select
 
 POOL = """\
 apiVersion: inference.networking.k8s.io/v1
@@ -67,14 +68,23 @@ def with_line(text: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
+def selections_of(
+    *texts: str, names: tuple[str, ...] = (), selector: str = "", namespace: str | None = None
+) -> tuple[Selection, ...]:
+    """Select from texts that are each a file: a.yaml, b.yaml, ..."""
+    files = [ManifestFile(f"{chr(97 + i)}.yaml", text.encode()) for i, text in enumerate(texts)]
+    parsed = parse_label_selector(selector, "selector") if selector else None
+    wanted = WantedPools(names=names, selector=parsed, namespace=namespace)
+    return select(parse_manifests(files), wanted, "dir")
+
+
 def selection_of(
     *texts: str, pool_name: str | None = None, pool_namespace: str | None = None
 ) -> Selection:
-    """Select from texts that are each a file: a.yaml, b.yaml, ..."""
-    files = [ManifestFile(f"{chr(97 + i)}.yaml", text.encode()) for i, text in enumerate(texts)]
-    return select(
-        parse_manifests(files), pool_name=pool_name, pool_namespace=pool_namespace, source="dir"
-    )
+    """Select the one pool that is wanted."""
+    names = () if pool_name is None else (pool_name,)
+    [selection] = selections_of(*texts, names=names, namespace=pool_namespace)
+    return selection
 
 
 def resources_of(

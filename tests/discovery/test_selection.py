@@ -2,6 +2,7 @@ import pytest
 
 from epp.core.resources import Endpoint
 from epp.discovery import selection
+from epp.discovery.problems import ManifestError
 from epp.discovery.selection import place
 from tests.discovery.support import (
     POOL,
@@ -11,6 +12,7 @@ from tests.discovery.support import (
     problems_of,
     resources_of,
     selection_of,
+    selections_of,
 )
 
 
@@ -37,6 +39,94 @@ def test_a_pool_is_chosen(name: str | None, namespace: str | None, expected: str
     assert f"{found.namespace}/{found.name}" == expected
 
 
+def labelled(name: str, labels: str, namespace: str = "default") -> str:
+    return pool(name, namespace).replace("metadata:", f"metadata:\n  labels: {{{labels}}}", 1)
+
+
+def test_several_pools_are_chosen_by_name_each_with_its_own() -> None:
+    texts = (pool("a"), pool("b").replace("app: llm", "app: b"), pool("c"))
+    lists = (endpoints({"x": "10.0.0.1"}), endpoints({"y": "10.0.0.2"}, app="b"))
+    objectives = (objective("one", 1, pool="a"), objective("two", 2, pool="b"))
+    first, second = selections_of(*texts, *lists, *objectives, names=("b", "a", "b"))
+    assert (first.pool.key, second.pool.key) == ("default/a", "default/b")
+    assert [entry.name for entry in first.endpoints] == ["default/x"]
+    assert [entry.name for entry in second.endpoints] == ["default/y"]
+    assert (list(first.objectives), list(second.objectives)) == (["one"], ["two"])
+
+
+def test_each_name_must_be_there() -> None:
+    with pytest.raises(ManifestError) as caught:
+        selections_of(pool("a"), names=("a", "x", "y"), namespace="default")
+    there = "there are: default/a (inference.networking.k8s.io)"
+    assert caught.value.problems == (
+        f"dir: found no InferencePool default/x; {there}",
+        f"dir: found no InferencePool default/y; {there}",
+    )
+
+
+def test_pools_are_chosen_by_labels() -> None:
+    texts = (labelled("a", "team: x"), labelled("b", "team: y"), labelled("b", "team: x", "two"))
+    found = selections_of(*texts, selector="team in (x, z)")
+    assert [selection.pool.key for selection in found] == ["default/a", "two/b"]
+    [selection] = selections_of(*texts, selector="team", namespace="two")
+    assert selection.pool.key == "two/b"
+
+
+def test_what_labels_cannot_choose() -> None:
+    twin = POOL_V1ALPHA2.replace("metadata:", "metadata:\n  labels: {team: x}")
+    with pytest.raises(ManifestError) as caught:
+        selections_of(labelled("llm", "team: x"), twin, selector="team")
+    assert caught.value.problems == (
+        "dir: found InferencePool default/llm by --pool-selector in the groups "
+        "inference.networking.k8s.io and inference.networking.x-k8s.io; expected it in one",
+    )
+    with pytest.raises(ManifestError) as caught:
+        selections_of(pool("a"), selector="team", namespace="one")
+    assert caught.value.problems == (
+        "dir: found no InferencePool one/* by --pool-selector; there are: default/a "
+        "(inference.networking.k8s.io)",
+    )
+
+
+def test_a_pool_says_whose_requests_are_for_it() -> None:
+    annotations = (
+        'inference-epp/authorities: " A.Example, a.example.,b.example ,, "',
+        "inference-epp/models: org/Model-1",
+    )
+    text = POOL.replace("metadata:", "metadata:\n  annotations:\n    " + "\n    ".join(annotations))
+    found = resources_of(text).pool
+    assert found.authorities == ("a.example", "b.example")
+    assert found.models == ("org/Model-1",)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "expected"),
+    [
+        (
+            "inference-epp/authorities: 'a.example:80'",
+            'inference-epp/authorities"]: found "a.example:80"; expected host names or IP '
+            "addresses, without port, with commas",
+        ),
+        (
+            f"inference-epp/models: {'m' * 257}",
+            f'inference-epp/models"]: found "{"m" * 59}… (cut); expected names of models, up to '
+            "256 characters each",
+        ),
+        (
+            f"inference-epp/models: '{','.join(map(str, range(257)))}'",
+            'inference-epp/models"]: found 257 items; expected up to 256',
+        ),
+    ],
+)
+def test_annotations_of_a_pool_that_cannot_be(annotation: str, expected: str) -> None:
+    [problem] = problems_of(
+        POOL.replace("metadata:", f"metadata:\n  annotations: {{{annotation}}}")
+    )
+    assert problem == (
+        f'a.yaml:1: document 1, InferencePool default/llm: metadata.annotations["{expected}'
+    )
+
+
 @pytest.mark.parametrize(
     ("texts", "options", "expected"),
     [
@@ -44,22 +134,23 @@ def test_a_pool_is_chosen(name: str | None, namespace: str | None, expected: str
         (
             (pool("a"), pool("b")),
             {},
-            "dir: found more than one InferencePool; choose one with --pool-name and "
-            "--pool-namespace, or remove the others: default/a (inference.networking.k8s.io), "
-            "default/b (inference.networking.k8s.io)",
+            "dir: found more than one InferencePool; choose with --pool-name and "
+            "--pool-namespace or with --pool-selector, or remove the others: "
+            "default/a (inference.networking.k8s.io), default/b (inference.networking.k8s.io)",
         ),
         (
             (pool("a", "one"), pool("a", "two")),
             {"pool_name": "a"},
-            "dir: found more than one InferencePool */a; choose one with --pool-name and "
-            "--pool-namespace, or remove the others: one/a (inference.networking.k8s.io), "
-            "two/a (inference.networking.k8s.io)",
+            "dir: found more than one InferencePool */a; choose with --pool-name and "
+            "--pool-namespace or with --pool-selector, or remove the others: "
+            "one/a (inference.networking.k8s.io), two/a (inference.networking.k8s.io)",
         ),
         (
             (POOL, POOL_V1ALPHA2),
             {},
-            "dir: found more than one InferencePool; choose one with --pool-name and "
-            "--pool-namespace, or remove the others: default/llm (inference.networking.k8s.io), "
+            "dir: found more than one InferencePool; choose with --pool-name and "
+            "--pool-namespace or with --pool-selector, or remove the others: "
+            "default/llm (inference.networking.k8s.io), "
             "default/llm (inference.networking.x-k8s.io)",
         ),
         (
