@@ -1,0 +1,1 @@
+"""What a pool is made of, taken from the API server of a Kubernetes cluster."""
