@@ -51,10 +51,11 @@ def choose(declared: Iterable[_Declared], pool: PoolSpec) -> Choice[_Declared]:
 
 def refers_to(reference: PoolRef, namespace: str, pool: PoolSpec) -> bool:
     """Tell whether an object in this namespace means the pool by this reference."""
-    return (
-        (reference.name, reference.group, reference.kind) == (pool.name, pool.group, pool.kind)
-        and namespace == pool.namespace
-    )
+    return (reference.name, reference.group, reference.kind) == (
+        pool.name,
+        pool.group,
+        pool.kind,
+    ) and namespace == pool.namespace
 
 
 def objectives_by_name(chosen: Mapping[str, DeclaredObjective]) -> dict[str, Objective]:
