@@ -16,11 +16,15 @@ COPY pyproject.toml README.md LICENSE ./
 COPY epp ./epp
 RUN python -m hatchling build -t wheel -d /wheel \
  && python -m pip --python /opt/epp/bin/python install --no-compile --no-deps --no-index /wheel/*.whl
-# The image is read-only at run time; byte code that does not hold a time is the same in every build.
-RUN /opt/epp/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/epp/lib
+# Without the tests of what is installed. The image is read-only at run time, hence byte code now, of the
+# kind that holds no time, so that it is the same in every build.
+RUN find /opt/epp/lib -type d -name tests -prune -exec rm -r {} + \
+ && /opt/epp/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/epp/lib
 
 FROM ${PYTHON}
-RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip
+# Nothing that installs or builds: neither pip nor what could bring it back.
+RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip \
+ && rm -r /usr/local/lib/python3.*/ensurepip
 COPY --from=build /opt/epp /opt/epp
 ENV PATH=/opt/epp/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # A number, so that `runAsNonRoot` can be checked; it needs no entry in /etc/passwd.
@@ -29,4 +33,5 @@ WORKDIR /
 # ext_proc, health, metrics
 EXPOSE 9002 9003 9090
 ENTRYPOINT ["epp"]
-CMD ["serve", "--manifests", "/etc/epp/manifests"]
+# In a cluster: all pools of the pod's namespace that have this label. A Deployment says more.
+CMD ["serve", "--pool-selector", "inference-epp/picker=epp", "--log-format", "json"]
