@@ -26,6 +26,7 @@ _PROJECT = Path(__file__).parents[1]
 _PAGES = [
     *(_PROJECT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
     *sorted((_PROJECT / "docs").glob("*.md")),
+    *sorted((_PROJECT / "config").rglob("*.md")),
 ]
 _SCHEDULING = (_PROJECT / "docs/scheduling.md").read_text()
 
