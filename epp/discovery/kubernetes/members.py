@@ -6,18 +6,17 @@ then worked off, then told. Of a pod that changes several times meanwhile only t
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from operator import attrgetter
 
 from epp.core.resources import Endpoint, EndpointChanges
 from epp.discovery.belonging import endpoint_names
 from epp.discovery.hosts import canonical_ip
+from epp.discovery.kubernetes.destinations import Destinations
 from epp.discovery.kubernetes.objects import Pod
 from epp.discovery.schema import MAX_ENDPOINTS
 
 __all__ = ["Members", "selector_text"]
 
 _address = lru_cache(2 * MAX_ENDPOINTS)(canonical_ip)
-_by_name = attrgetter("name")
 
 
 def selector_text(labels: Mapping[str, str]) -> str:
@@ -40,22 +39,18 @@ class Members:
         self.selector = selector
         self._pods: dict[str, Pod] = {}
         self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
-        self._claims: dict[str, list[Endpoint]] = {}
-        self._excluded: frozenset[str] = frozenset()
+        self._destinations = Destinations()
         self._pending: dict[str, Pod | None] = {}
-        self._changed: dict[str, None] = {}
-        self._told: dict[str, Endpoint] = {}
-        self._has_new_claims = False
 
     @property
     def count(self) -> int:
         """How many endpoints were told of."""
-        return len(self._told)
+        return self._destinations.count
 
     @property
     def excluded(self) -> int:
         """How many endpoints are left out, because there are too many."""
-        return len(self._excluded)
+        return self._destinations.excluded
 
     @property
     def is_settled(self) -> bool:
@@ -65,7 +60,7 @@ class Members:
     @property
     def has_changes(self) -> bool:
         """Whether endpoints are to be told of, as far as is known yet."""
-        return bool(self._changed)
+        return self._destinations.has_changes
 
     # What pods have become
 
@@ -104,24 +99,12 @@ class Members:
     def changes(self, limit: int) -> EndpointChanges:
         """Look at up to so many destinations and return what of them was not told yet; all must
         have been worked off."""
-        self._exclude()
-        present: list[Endpoint] = []
-        gone: list[str] = []
-        for _ in range(min(limit, len(self._changed))):
-            destination, _ = self._changed.popitem()
-            endpoint = self._winner(destination)
-            if endpoint is None:
-                if self._told.pop(destination, None) is not None:
-                    gone.append(destination)
-            elif endpoint != self._told.get(destination):
-                self._told[destination] = endpoint
-                present.append(endpoint)
-        return EndpointChanges(present=tuple(present), gone=tuple(gone))
+        return self._destinations.changes(limit)
 
     def all(self) -> tuple[Endpoint, ...]:
         """Return all endpoints in the order of their names, as far as :meth:`changes` has told of
         them."""
-        return tuple(sorted(self._told.values(), key=_by_name))
+        return self._destinations.all()
 
     def _take(self, name: str, pod: Pod | None) -> None:
         before = self._endpoints.pop(name, ())
@@ -136,16 +119,9 @@ class Members:
         if after == before:
             return
         for endpoint in before:
-            destination = endpoint.destination
-            self._claims[destination].remove(endpoint)
-            if not self._claims[destination]:
-                del self._claims[destination]
-            self._changed[destination] = None
+            self._destinations.release(endpoint)
         for endpoint in after:
-            destination = endpoint.destination
-            self._claims.setdefault(destination, []).append(endpoint)
-            self._changed[destination] = None
-        self._has_new_claims = True
+            self._destinations.claim(endpoint)
 
     def _endpoints_of(self, pod: Pod) -> tuple[Endpoint, ...]:
         address = _address(pod.status.pod_ip)
@@ -158,20 +134,3 @@ class Members:
             Endpoint(name=names[port], address=address, port=port, labels=metadata.labels)
             for port in names
         )
-
-    def _winner(self, destination: str) -> Endpoint | None:
-        claims = self._claims.get(destination)
-        if claims is None or destination in self._excluded:
-            return None
-        return claims[0] if len(claims) == 1 else min(claims, key=_by_name)
-
-    def _exclude(self) -> None:
-        """Leave out what is too much. Only then this costs by all that there is."""
-        is_crowded = len(self._claims) > MAX_ENDPOINTS
-        if not self._has_new_claims or not (is_crowded or self._excluded):
-            return
-        self._has_new_claims = False
-        names = {place: min(map(_by_name, claims)) for place, claims in self._claims.items()}
-        excluded = frozenset(sorted(names, key=names.__getitem__)[MAX_ENDPOINTS:])
-        self._changed.update(dict.fromkeys(excluded ^ self._excluded))
-        self._excluded = excluded

@@ -81,14 +81,17 @@ class Watching:
         kind: type[_T],
         on_changes: Callable[[Changes[_T]], None],
         name: str = "",
+        *,
+        is_needed: bool = True,
     ) -> Reflector[_T]:
         """Follow a collection of the namespace; ``name`` is that of the kind, if it is not that of
-        the class."""
+        the class. One that is not ``is_needed`` is empty where it may not be listed."""
         reflector = Reflector(
             self._connection,
             f"/apis/{group_version}/namespaces/{self._namespace}/{plural}",
             kind,
             partial(self._changed, on_changes),
+            is_needed=is_needed,
             name=f"{name or kind.__name__}.{group_version.partition('/')[0]}",
             cluster=self._cluster,
             pace=self._pace,
