@@ -1,11 +1,14 @@
 """The model server of the benchmark: knows its answers beforehand, and costs almost nothing.
 
-Run as a process of its own, ``python -m loadkit.server PORT...``: it listens on each port.
+Run as a process of its own, ``python -m loadkit.server PORT...``: it listens on each port. With
+``--addresses FILE`` it listens at each address in the file, one a line, and not at 127.0.0.1 alone.
 """
 
+import argparse
 import asyncio
 import itertools
-import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, cast
 
 import uvloop
@@ -90,16 +93,22 @@ class _Connection(asyncio.Protocol):
             self._transport.write(data)
 
 
-async def _serve(ports: list[int]) -> None:
+async def _serve(ports: Sequence[int], addresses: Sequence[str]) -> None:
     loop = asyncio.get_running_loop()
     for port in ports:
-        await loop.create_server(_Connection, "127.0.0.1", port, backlog=_BACKLOG)
+        await loop.create_server(_Connection, addresses, port, backlog=_BACKLOG)
     await loop.create_future()
 
 
 def main() -> None:
     """Serve on the ports that the command line names, until the process is ended."""
-    uvloop.run(_serve([int(port) for port in sys.argv[1:]]))
+    parser = argparse.ArgumentParser(prog="python -m loadkit.server")
+    parser.add_argument("ports", type=int, nargs="+")
+    parser.add_argument("--addresses", type=Path)
+    arguments = parser.parse_args()
+    file = arguments.addresses
+    addresses = ["127.0.0.1"] if file is None else file.read_text().split()
+    uvloop.run(_serve(arguments.ports, addresses))
 
 
 if __name__ == "__main__":

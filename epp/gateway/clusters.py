@@ -1,5 +1,6 @@
 """The two clusters of the gateway: the pool's model servers, and the EPP."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import PurePath
@@ -77,34 +78,42 @@ def ext_proc_cluster(options: GatewayOptions) -> cluster_v3.Cluster:
             )
         )
     )
-    address = socket_address(options.ext_proc_address, options.ext_proc_port)
+    places = ((options.ext_proc_address, options.ext_proc_port), *options.ext_proc_replicas)
     wanted = options.ext_proc_health_check
-    checked = options.fail_open if wanted is None else wanted
+    has_replicas = len(places) > 1
+    checked = options.fail_open or has_replicas if wanted is None else wanted
     return cluster_v3.Cluster(
         name=EXT_PROC_CLUSTER,
         type=(
             cluster_v3.ClusterDiscoveryType.STATIC
-            if _is_ip(options.ext_proc_address)
+            if all(_is_ip(host) for host, _ in places)
             else cluster_v3.ClusterDiscoveryType.STRICT_DNS
         ),
         connect_timeout=_CONNECT_TIMEOUT,
-        load_assignment=endpoint_v3.ClusterLoadAssignment(
-            cluster_name=EXT_PROC_CLUSTER,
-            endpoints=[
-                endpoint_v3.LocalityLbEndpoints(
-                    lb_endpoints=[
-                        endpoint_v3.LbEndpoint(endpoint=endpoint_v3.Endpoint(address=address))
-                    ]
-                )
-            ],
-        ),
+        load_assignment=_assignment(places),
         typed_extension_protocol_options={_HTTP_OPTIONS: pack(protocol)},
         circuit_breakers=_circuit_breakers(),
         health_checks=[_grpc_health_check()] if checked else [],
-        # Without this, Envoy would keep trying an EPP of which it knows that it does not answer.
+        outlier_detection=_outlier_detection() if has_replicas else None,
+        # Without this, Envoy would keep trying an EPP of which it knows that it does not answer. Of
+        # several replicas all but the leader are as good as unhealthy, and yet answer: where there
+        # is no leader for a moment, they are asked.
         common_lb_config=cluster_v3.ClusterCommonLbConfig(
-            healthy_panic_threshold=type_v3.Percent(value=0)
+            healthy_panic_threshold=type_v3.Percent(value=1 if has_replicas else 0),
+            # Envoy would keep a change of health to itself for up to a second after another one.
+            update_merge_window=timedelta(0) if has_replicas else None,
         ),
+    )
+
+
+def _assignment(places: Sequence[tuple[str, int]]) -> endpoint_v3.ClusterLoadAssignment:
+    hosts = [
+        endpoint_v3.LbEndpoint(endpoint=endpoint_v3.Endpoint(address=socket_address(host, port)))
+        for host, port in places
+    ]
+    return endpoint_v3.ClusterLoadAssignment(
+        cluster_name=EXT_PROC_CLUSTER,
+        endpoints=[endpoint_v3.LocalityLbEndpoints(lb_endpoints=hosts)],
     )
 
 
@@ -161,6 +170,24 @@ def _grpc_health_check() -> core.HealthCheck:
         grpc_health_check=core.HealthCheckGrpcHealthCheck(
             service_name="envoy.service.ext_proc.v3.ExternalProcessor"
         ),
+    )
+
+
+def _outlier_detection() -> cluster_v3.OutlierDetection:
+    """Return how a replica that has died is found out before the health check does.
+
+    Two requests in a row that could not reach it are enough, or five that it did not answer well.
+    It counts as good again after a second.
+    """
+    return cluster_v3.OutlierDetection(
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=2,
+        enforcing_consecutive_local_origin_failure=100,
+        enforcing_local_origin_success_rate=0,
+        enforcing_success_rate=0,
+        interval=timedelta(seconds=1),
+        base_ejection_time=timedelta(seconds=1),
+        max_ejection_percent=100,
     )
 
 

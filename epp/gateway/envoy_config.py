@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+_EXT_PROC = "127.0.0.1:9002"
+
 _HEADER = """\
 # Envoy's bootstrap for a gateway with an endpoint picker, written by `epp envoy-config`.
 #
@@ -34,7 +36,10 @@ _HEADER = """\
 # * max_concurrent_streams of cluster ext_proc (--connection-streams), where the EPP has several
 #   workers: the kernel spreads connections over them, so there must be several.
 # * panic threshold 0 and the health check of cluster ext_proc, with failure_mode_allow: Envoy can
-#   pass a request with a body by the EPP only if it knew before that the EPP is away.
+#   pass a request with a body by the EPP only if it knew before that the EPP is away. With several
+#   replicas (--ext-proc given again) the health check says which of them leads; at a threshold of 1
+#   the others are asked while none does; outlier_detection finds out sooner that one is gone; and
+#   with update_merge_window 0s all of that counts at once.
 #
 # Run it with: envoy -c THIS-FILE
 """
@@ -50,7 +55,13 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     add = parser.add_argument
     add("--listen", default="0.0.0.0:8080", metavar="ADDRESS:PORT", help="where clients connect")
-    add("--ext-proc", default="127.0.0.1:9002", metavar="HOST:PORT", help="where the EPP is")
+    add(
+        "--ext-proc",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="HOST:PORT",
+        help=f"where the EPP is; given again for each further replica (default: {_EXT_PROC})",
+    )
     add(
         "--eds-file",
         default="/var/run/epp/eds.json",
@@ -102,13 +113,16 @@ def _options(args: argparse.Namespace) -> "GatewayOptions":
     listen_address, listen_port = _host_and_port("--listen", args.listen)
     if not _is_ip(listen_address):
         raise UsageError(f"--listen: expected an IP address, got {listen_address!r}")
-    ext_proc_address, ext_proc_port = _host_and_port("--ext-proc", args.ext_proc)
+    first, *replicas = (
+        _host_and_port("--ext-proc", text) for text in getattr(args, "ext_proc", [_EXT_PROC])
+    )
     return GatewayOptions(
         eds_path=args.eds_file,
         listen_address=listen_address,
         listen_port=listen_port,
-        ext_proc_address=ext_proc_address,
-        ext_proc_port=ext_proc_port,
+        ext_proc_address=first[0],
+        ext_proc_port=first[1],
+        ext_proc_replicas=tuple(replicas),
         admin_port=_port("--admin-port", args.admin_port),
         ext_proc_connection_streams=_streams(args.connection_streams),
         fail_open=args.fail_open,

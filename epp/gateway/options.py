@@ -25,6 +25,9 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     ext_proc_port: int = 9002
     admin_port: int | None = 9901
 
+    ext_proc_replicas: tuple[tuple[str, int], ...] = ()
+    """Address and port of every further replica of the EPP. Envoy asks those that are ready."""
+
     ext_proc_connection_streams: int | None = None
     """Most requests on one connection to the EPP, so that several workers get some; ``None``:
     as many as the EPP allows, of which a new connection learns only after its first requests."""
@@ -47,7 +50,8 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Up to where the EPP may extend the timeout of one message; ``None``: not at all."""
 
     ext_proc_health_check: bool | None = None
-    """Whether Envoy asks the EPP's gRPC health service; ``None``: only for ``fail_open``.
+    """Whether Envoy asks the EPP's gRPC health service; ``None``: only for ``fail_open``, and where
+    there are replicas, of which only the leader is ready.
 
     With full-duplex bodies, Envoy gives a request up, fail-open or not, once it has sent the EPP a
     part of the body, and it sends that before it knows that nobody is there. So fail-open works

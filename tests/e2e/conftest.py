@@ -1,7 +1,7 @@
 """One event loop for all end-to-end tests, so that what is costly to start is started once."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import pytest_asyncio
 
 from epp.modelserver.server import ModelServer
 
+from .cluster import ClusterStack, cluster_of
 from .stack import Stack, in_process_options, model_server, stack_of
 
-__all__ = ["StartStack", "logged_stack"]
+__all__ = ["StartCluster", "StartStack", "logged", "logged_stack"]
 
 StartStack = Callable[..., Awaitable[Stack]]
+StartCluster = Callable[..., Awaitable[ClusterStack]]
 
 _LOG_BYTES = 6_000
 _log_directories: list[Path] = []
@@ -44,15 +46,22 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
     return report
 
 
+@contextmanager
+def logged(directory: Path) -> Iterator[None]:
+    """Attach the logs in a directory to the failures meanwhile."""
+    _log_directories.append(directory)
+    yield
+    _log_directories.remove(directory)
+
+
 @asynccontextmanager
 async def logged_stack(
     directory: Path, servers: Sequence[ModelServer], **more: Any
 ) -> AsyncIterator[Stack]:
     """Start a stack for the tests of a module, whose logs are attached to failures."""
-    _log_directories.append(directory)
-    async with stack_of(directory, servers, **more) as stack:
-        yield stack
-    _log_directories.remove(directory)
+    with logged(directory):
+        async with stack_of(directory, servers, **more) as stack:
+            yield stack
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
@@ -112,6 +121,18 @@ async def start_stack(tmp_path: Path) -> AsyncIterator[StartStack]:
             _log_directories.append(directory)
             exits.callback(_log_directories.remove, directory)
             return await exits.enter_async_context(stack_of(directory, servers, **more))
+
+        yield start
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def start_cluster(tmp_path: Path) -> AsyncIterator[StartCluster]:
+    """Start a cluster of the test's own: its pods, then what :func:`cluster_of` takes."""
+    async with AsyncExitStack() as exits:
+
+        async def start(pods: Sequence[str], **more: Any) -> ClusterStack:
+            exits.enter_context(logged(tmp_path))
+            return await exits.enter_async_context(cluster_of(tmp_path, pods, **more))
 
         yield start
 

@@ -83,23 +83,30 @@ class Manifests:
 
 
 class EppProcess:
-    """``epp serve`` in a process of its own, which can be killed and started again."""
+    """``epp serve`` in a process of its own, which can be killed and started again.
+
+    ``source`` are the arguments that say where its resources come from.
+    """
 
     def __init__(
         self,
         directory: Path,
-        manifests: Manifests,
+        source: Sequence[str],
         arguments: Sequence[str],
         max_concurrency: int | None,
+        *,
+        name: str = "epp",
+        eds_file: str = "eds.json",
     ) -> None:
-        self.log_path = directory / "epp.log"
-        self.eds_path = directory / "eds.json"
+        self.name = name
+        self.log_path = directory / f"{name}.log"
+        self.eds_path = directory / eds_file
         self.ports = (0, 0, 0)
         self._directory = directory
         if max_concurrency is not None:
             arguments = ["--max-concurrency", str(max_concurrency), *arguments]
         self._arguments = arguments
-        self._manifests = manifests
+        self._source = source
         self._supervisor: Supervisor | None = None
         self.process: ManagedProcess
 
@@ -123,7 +130,7 @@ class EppProcess:
         ]
         command = [
             *(sys.executable, "-m", "epp", "serve", "--host", "127.0.0.1", *listening),
-            *("--manifests", str(self._manifests.directory), "--eds-file", str(self.eds_path)),
+            *(*self._source, "--eds-file", str(self.eds_path)),
             *(f"--{name}={value}" for name, value in _transport.items()),
             *self._arguments,
         ]
@@ -138,7 +145,7 @@ class EppProcess:
 
         supervisor = Supervisor(self._directory)
         self._supervisor = supervisor
-        spec = ProcessSpec(name="epp", command=command, ready=is_ready, stop_timeout_s=10.0)
+        spec = ProcessSpec(name=self.name, command=command, ready=is_ready, stop_timeout_s=10.0)
         (self.process,) = await supervisor.start([spec])
 
     async def kill(self) -> None:

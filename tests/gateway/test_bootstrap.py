@@ -52,6 +52,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "without admin": {"admin_port": None},
     "IPv6": {"listen_address": "::1", "ext_proc_address": "::1"},
     "EPP by name": {"ext_proc_address": "epp.example.com", "ext_proc_health_check": False},
+    "replicas": {"fail_open": False, "ext_proc_replicas": (("10.0.0.2", 9002), ("::1", 9002))},
     "the rest": {
         "static_subset_hint": ("10.0.0.1:80", "[::1]:80"),
         "subset_hint_header": "x-subset",
@@ -115,3 +116,26 @@ def test_health_checks_come_with_fail_open_unless_chosen() -> None:
     assert not is_checked(fail_open=False)
     assert is_checked(fail_open=False, ext_proc_health_check=True)
     assert not is_checked(fail_open=True, ext_proc_health_check=False)
+    replicas = (("10.0.0.2", 9002),)
+    assert is_checked(fail_open=False, ext_proc_replicas=replicas)
+
+
+def test_replicas_are_watched_for_their_death() -> None:
+    """The health check takes long to find out that a machine does not answer any more."""
+
+    def cluster(*replicas: tuple[str, int]) -> dict[str, Any]:
+        message = to_dict(bootstrap(options(ext_proc_replicas=replicas)))
+        found: dict[str, Any] = message["static_resources"]["clusters"][1]
+        return found
+
+    one = cluster()
+    assert "outlier_detection" not in one
+    assert "update_merge_window" not in one["common_lb_config"]
+    two = cluster(("epp.example.com", 9003))
+    assert two["common_lb_config"]["healthy_panic_threshold"]["value"] == 1
+    assert two["common_lb_config"]["update_merge_window"] == "0s"
+    assert two["outlier_detection"]["consecutive_local_origin_failure"] == 2
+    assert two["type"] == "STRICT_DNS"
+    hosts = two["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    ports = [host["endpoint"]["address"]["socket_address"]["port_value"] for host in hosts]
+    assert ports == [9002, 9003]

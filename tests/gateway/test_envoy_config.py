@@ -42,6 +42,13 @@ def test_requests_on_one_connection_can_be_bounded(capsys: pytest.CaptureFixture
     assert "max_concurrent_streams" not in capsys.readouterr().out
 
 
+def test_replicas(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--format", "json", "--ext-proc", "10.0.0.1:1", "--ext-proc", "10.0.0.2:2") == 0
+    text = capsys.readouterr().out
+    assert '"address": "10.0.0.1"' in text
+    assert '"address": "10.0.0.2"' in text
+
+
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
