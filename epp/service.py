@@ -6,7 +6,7 @@ Whoever wants to know how the parts fit together reads :class:`Service` from top
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from epp.clock import Alarm, monotonic_s
 from epp.config import ServeOptions
@@ -31,9 +31,6 @@ from epp.workers.hub_server import CoreSeat, HubServer
 from epp.workers.metrics import WorkerMetrics
 from epp.workers.tally import Tally
 
-if TYPE_CHECKING:
-    from epp.cluster import Cluster
-
 __all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
@@ -55,7 +52,6 @@ class Service:
         self._timers = Timers()
         self._alarm = Alarm(self._timers)
         self._standing_changed = asyncio.Event()
-        self._is_handing_over = False
         self._is_leaving = False
         self._served = ServedPools(
             options, self._timers, self.metrics, on_change=self._standing_changed.set
@@ -91,7 +87,7 @@ class Service:
     def may_serve(self) -> bool:
         """Whether gateways are to send requests here: there is a pool, nobody else is the leader,
         and the end has not begun."""
-        leads = self._is_handing_over or self._cluster is None or self._cluster.is_leader
+        leads = self._cluster is None or self._cluster.is_leader
         return leads and self.pools.is_ready and not self._is_leaving
 
     @property
@@ -123,10 +119,10 @@ class Service:
         until then: a gateway that finds nobody here cannot tell its clients when to come back.
         """
         options = self._options
-        if self._cluster is not None and self._cluster.has_rivals:
-            await self._hand_over(self._cluster)
         self._is_leaving = True
         await self._health.set_ready(False)
+        if self._cluster is not None:
+            await self._cluster.hand_over()
         if options.handover_s:
             logger.info("handing over for %g s", options.handover_s)
             await asyncio.sleep(options.handover_s)
@@ -142,19 +138,6 @@ class Service:
             async with asyncio.timeout(options.shutdown_grace_s):
                 while self.pools.running:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(_DRAIN_POLL_S)
-
-    async def _hand_over(self, cluster: "Cluster") -> None:
-        """Let another one lead, and stay ready until gateways have found out that it does.
-
-        Were this one not ready any more when they ask it, and the other not yet when they asked it
-        last, they would have nobody to ask. So for a moment both are ready, and both pick.
-        """
-        was_leader = cluster.is_leader
-        self._is_handing_over = was_leader
-        await cluster.hand_over()
-        if was_leader:
-            await asyncio.sleep(self._options.handover_s)
-        self._is_handing_over = False
 
     def reload(self) -> None:
         """Look at the configuration's file now, and not with the next poll."""
@@ -300,6 +283,8 @@ class Service:
 
     def _reject_configuration(self, error: UsageError) -> None:
         self.metrics.configuration_rejected()
+        if self._cluster is not None:
+            self._cluster.configuration_rejected(str(error))
         logger.warning("configuration rejected, the last good one stays: %s", error)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from epp.errors import UsageError
 
-__all__ = ["SuiteChoice", "choose_suites"]
+__all__ = ["SuiteChoice", "choose_suites", "with_ecdsa"]
 
 _FLAG: Final = "--tls-cipher-suites"
 _OPENSSL_NAMES: Final = {
@@ -78,3 +78,12 @@ def choose_suites(names: Iterable[str]) -> SuiteChoice:
         )
     chosen = tuple(dict.fromkeys(_OPENSSL_NAMES[name] for name in wanted if name in _OPENSSL_NAMES))
     return SuiteChoice(names=chosen, barred=barred, is_tls13_only=bool(wanted) and not chosen)
+
+
+def with_ecdsa(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the suites, by OpenSSL's names, and where none of them is for ECDSA keys, those that
+    are and do the same otherwise."""
+    given = tuple(names)
+    if any("-ECDSA-" in name for name in given):
+        return given
+    return given + tuple(name.replace("-RSA-", "-ECDSA-") for name in given)

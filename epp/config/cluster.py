@@ -1,5 +1,5 @@
 """What ``epp serve`` can be told of the cluster that its resources come from."""
 
-from epp.discovery.cluster import ClusterOptions, PoolKind
+from epp.discovery.cluster import ClusterOptions, LeaderLabelOptions, PoolKind
 
-__all__ = ["ClusterOptions", "PoolKind"]
+__all__ = ["ClusterOptions", "LeaderLabelOptions", "PoolKind"]

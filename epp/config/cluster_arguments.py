@@ -16,8 +16,8 @@ from typing import Any, Final, get_args
 from msgspec.structs import replace
 
 from epp.config.arguments import add_switch, name_list, seconds, whole_number
-from epp.config.cluster import ClusterOptions, PoolKind
-from epp.discovery.label_selector import parse_label_selector
+from epp.config.cluster import ClusterOptions, LeaderLabelOptions, PoolKind
+from epp.discovery.label_selector import parse_label, parse_label_selector
 from epp.errors import UsageError
 
 __all__ = ["add_cluster_arguments", "add_pool_arguments", "cluster_options"]
@@ -49,6 +49,7 @@ _CLUSTER_ONLY: Final = (
     "--ha-enable-leader-election",
     "--ha-lease-duration",
     "--ha-renew-interval",
+    "--ha-leader-label",
 )
 
 
@@ -110,6 +111,9 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ha-renew-interval", type=_renew_interval, metavar="SECONDS",
         help="the leader renews its lease so often"
         f" (default: {_DEFAULTS.renew_interval_s:g})")  # fmt: skip
+    add("--ha-leader-label", metavar="KEY=VALUE",
+        help="the label that the leader's pod bears, and no other, for a Service to select; needs"
+        " POD_NAME (default: none)")  # fmt: skip
 
 
 def cluster_options(
@@ -146,6 +150,7 @@ def cluster_options(
         lease_duration_s=given.get("ha_lease_duration", _DEFAULTS.lease_duration_s),
         renew_interval_s=given.get("ha_renew_interval", _DEFAULTS.renew_interval_s),
         identity=environment.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        leader_label=_leader_label(given, environment, namespace_file),
     )
     _check_election(given, options)
     _check_imports(given, kind)
@@ -207,9 +212,25 @@ def _own_namespace(environment: Mapping[str, str], file: Path) -> str:
         return _DEFAULTS.pool_namespace
 
 
+def _leader_label(
+    given: Mapping[str, Any], environment: Mapping[str, str], namespace_file: Path
+) -> LeaderLabelOptions | None:
+    if "ha_leader_label" not in given:
+        return None
+    key, value = parse_label(given["ha_leader_label"], "--ha-leader-label")
+    pod = environment.get("POD_NAME")
+    if not pod:
+        raise UsageError(
+            "--ha-leader-label: found no POD_NAME in the environment; expected the name of the pod"
+            " that is to bear the label, from metadata.name"
+        )
+    namespace = _own_namespace(environment, namespace_file)
+    return LeaderLabelOptions(key=key, value=value, pod=pod, namespace=namespace)
+
+
 def _check_election(given: Mapping[str, Any], options: ClusterOptions) -> None:
     if not options.leader_election:
-        for flag in ("--ha-lease-duration", "--ha-renew-interval"):
+        for flag in ("--ha-lease-duration", "--ha-renew-interval", "--ha-leader-label"):
             if _key(flag) in given:
                 raise UsageError(f"{flag} is for --ha-enable-leader-election, which is not there")
     if 2 * options.renew_interval_s > options.lease_duration_s:
@@ -238,6 +259,8 @@ def _with_lease_name(options: ClusterOptions) -> ClusterOptions:
         served = f"pools-{_digest(options.pool_selector)}"
     else:
         served = "-".join(sorted(options.pool_names))
+    if options.pool_kind != _DEFAULTS.pool_kind:
+        served = f"import-{served}"  # the cluster may have a pool of this name as well
     name = f"epp-{options.pool_namespace}-{served}.llm-d.ai"
     if len(name) > _MAX_NAME:
         name = f"epp-{options.pool_namespace}-pools-{_digest(served)}.llm-d.ai"

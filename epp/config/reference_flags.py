@@ -18,7 +18,7 @@ from epp.config.quantities import MAX_QUANTITY, Quantity
 from epp.core.exchange import ExchangeLimits
 from epp.errors import UsageError
 
-__all__ = ["accept_one_dash", "add_reference_flags", "heed_reference_flags"]
+__all__ = ["accept_empty", "accept_one_dash", "add_reference_flags", "heed_reference_flags"]
 
 METRIC_NAMES: Final = {
     "--total-queued-requests-metric": "vllm:num_requests_waiting",
@@ -30,6 +30,12 @@ METRIC_NAMES: Final = {
 """The deprecated flags for the names of engines' metrics, and their defaults, which alone they may
 have."""
 
+_EMPTY_BY_DEFAULT: Final = (
+    "--cert-path", "--config-file", "--config-text", "--endpoint-selector",
+    "--endpoint-target-ports", "--grpc-max-recv-msg-size", "--grpc-max-send-msg-size",
+    "--kubeconfig", "--metrics-cert-dir", "--metrics-client-ca-file", "--pool-name",
+    "--pool-namespace", "--tls-cipher-suites", "--tls-min-version",
+)  # fmt: skip
 _DEBUG_VERBOSITY: Final = 4
 _LEVELS: Final = {"debug": "debug", "info": "info", "warn": "warning", "error": "error",
                   "dpanic": "error", "panic": "error", "fatal": "error"}  # fmt: skip
@@ -150,6 +156,7 @@ def heed_reference_flags(args: argparse.Namespace) -> list[str]:
     default.
     """
     given = vars(args)
+    _forget_empty(given)
     _check_metric_names(given)
     notes = [
         f"{flag} changes nothing: {unheeded.reason}"
@@ -165,6 +172,31 @@ def heed_reference_flags(args: argparse.Namespace) -> list[str]:
     most_bytes = max(given.get("grpc_max_recv_msg_size", 0), ExchangeLimits().max_body_bytes)
     given.setdefault("max_body_bytes", most_bytes)
     return notes
+
+
+def accept_empty(parser: argparse.ArgumentParser) -> None:
+    """Let the flags that are empty by default in the Go EPP be given as such, as templates of
+    manifests do: ``--kubeconfig=`` says nothing."""
+    for flag in _EMPTY_BY_DEFAULT:
+        action = parser._option_string_actions[flag]
+        action.type = _unless_empty(action)
+
+
+def _unless_empty(action: argparse.Action) -> Callable[[str], Any]:
+    parse: Callable[[str], Any] = action.type or str  # type: ignore[assignment]
+    empty: object = [] if isinstance(action, argparse._ExtendAction) else None
+    if action.default != argparse.SUPPRESS:
+        empty = action.default
+    return lambda text: parse(text) if text else empty
+
+
+def _forget_empty(given: dict[str, Any]) -> None:
+    for flag in _EMPTY_BY_DEFAULT:
+        value = given.get(_key(flag))
+        if isinstance(value, list):
+            value = given[_key(flag)] = [each for each in value if each is not None]
+        if value is None or value == []:
+            given.pop(_key(flag), None)
 
 
 def accept_one_dash(parser: argparse.ArgumentParser) -> None:

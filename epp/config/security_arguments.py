@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from epp.config.arguments import add_switch, name_list
-from epp.config.cipher_suites import choose_suites
+from epp.config.cipher_suites import choose_suites, with_ecdsa
 from epp.config.options import SelfSigned, ServeOptions, TlsVersion
 from epp.errors import UsageError
 
@@ -95,8 +95,10 @@ def security_options(
     if cert_path is not None and not is_secure:
         notes.append("--cert-path changes nothing with --secure-serving=false")
         cert_path = None
-    self_signed = None
+    self_signed, suite_names = None, suites.names
     if is_secure and cert_path is None:
+        # What is made here has an ECDSA key, the certificate that the Go EPP makes an RSA key.
+        suite_names = with_ecdsa(suite_names)
         secret = secrets.token_bytes(_SECRET_BYTES)
         self_signed = SelfSigned(secret=secret, hosts=_own_hosts(environment))
     metrics_auth = given.get("metrics_endpoint_auth", is_in_cluster)
@@ -106,7 +108,7 @@ def security_options(
         self_signed=self_signed,
         client_ca_file=given.get("client_ca_file"),
         tls_min_version="VersionTLS13" if suites.is_tls13_only else given["tls_min_version"],
-        tls_cipher_suites=suites.names,
+        tls_cipher_suites=suite_names,
         metrics_auth=metrics_auth,
         metrics_cert_dir=given.get("metrics_cert_dir"),
         metrics_client_ca_file=given.get("metrics_client_ca_file"),

@@ -5,9 +5,18 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["ClusterOptions", "PoolKind"]
+__all__ = ["ClusterOptions", "LeaderLabelOptions", "PoolKind"]
 
 PoolKind = Literal["InferencePool", "InferencePoolImport"]
+
+
+class LeaderLabelOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The label that the leader's pod bears, and which pod of which namespace this process is."""
+
+    key: str
+    value: str
+    pod: str
+    namespace: str
 
 
 class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +35,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     With ``leader_election`` only the holder of the lease ``lease_name`` is ready. It renews it
     every ``renew_interval_s``; it is another's to take ``lease_duration_s`` after the last renewal
     that others have seen. ``identity`` names this process among those that want it.
+    ``leader_label`` None: no pod is labelled.
     """
 
     pool_names: tuple[str, ...] = ()
@@ -45,3 +55,4 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     lease_duration_s: float = 8.0
     renew_interval_s: float = 2.0
     identity: str = ""
+    leader_label: LeaderLabelOptions | None = None

@@ -11,7 +11,7 @@ import msgspec
 
 from epp.errors import UsageError
 
-__all__ = ["LabelSelector", "parse_label_selector"]
+__all__ = ["LabelSelector", "parse_label", "parse_label_selector"]
 
 _KEY: Final = r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _VALUE: Final = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
@@ -22,7 +22,10 @@ _REQUIREMENT: Final = re.compile(
     r"\s*(?:,|\Z)",
     re.ASCII,
 )
+_LABEL: Final = re.compile(rf"(?P<key>{_KEY})=(?P<value>{_VALUE})", re.ASCII)
 _MAX_CHARACTERS: Final = 4096
+_MAX_NAME_CHARACTERS: Final = 63
+_MAX_PREFIX_CHARACTERS: Final = 253
 
 
 class _Requirement(msgspec.Struct, frozen=True):
@@ -64,6 +67,20 @@ def parse_label_selector(text: str, where: str) -> LabelSelector:
             " 'app=llm,tier in (a, b),!canary'"
         )
     return LabelSelector(tuple(requirements))
+
+
+def parse_label(text: str, where: str) -> tuple[str, str]:
+    """Read one label, ``key=value``, that an object could have, and return the two. Raises
+    UsageError, which names ``where`` it stands, if it is none."""
+    found = _LABEL.fullmatch(text)
+    if found is not None:
+        prefix, _, name = found["key"].rpartition("/")
+        longest = max(len(name), len(found["value"]))
+        if longest <= _MAX_NAME_CHARACTERS and len(prefix) <= _MAX_PREFIX_CHARACTERS:
+            return found["key"], found["value"]
+    raise UsageError(
+        f"{where}: found {text[:100]!r}; expected a label such as inference-epp/leader=epp"
+    )
 
 
 def _requirement(found: re.Match[str]) -> _Requirement:

@@ -21,7 +21,11 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of this moment.
 
     ``is_leader`` is None where there is no election, ``leader_transitions`` how often the leader
-    was seen to be another one. ``status_writes`` counts by what came of them, in a few words.
+    was seen to be another one. ``status_writes`` counts by what came of them, in a few words; so do
+    ``election_requests``, ``label_requests``, those for the label of the leader's pod, and
+    ``events``.
+    ``problems`` are numbers of objects that are no good now, by kind, ``excluded_endpoints`` those
+    that pools have too many of.
     """
 
     watches: tuple[WatchStatistics, ...] = ()
@@ -29,6 +33,11 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     is_leader: bool | None = None
     leader_transitions: int = 0
     status_writes: Mapping[str, int] = {}
+    election_requests: Mapping[str, int] = {}
+    label_requests: Mapping[str, int] = {}
+    events: Mapping[str, int] = {}
+    problems: Mapping[str, int] = {}
+    excluded_endpoints: int = 0
 
 
 class ClusterMetrics(Collector):
@@ -55,6 +64,17 @@ class ClusterMetrics(Collector):
             requests,
             ("cluster", "verb", "code"),
         )
+        yield gauge(
+            "kubernetes_objects_rejected",
+            "Objects that are no good: what they were when they were stays.",
+            {(kind,): count for kind, count in state.problems.items()},
+            ("kind",),
+        )
+        yield gauge(
+            "kubernetes_endpoints_excluded",
+            "Endpoints that are left out, because their pools have too many.",
+            {(): state.excluded_endpoints},
+        )
         if state.is_leader is not None:
             yield gauge("leader", "1 where this is the leader.", {(): float(state.is_leader)})
             yield counter(
@@ -62,12 +82,26 @@ class ClusterMetrics(Collector):
                 "How often another one became the leader.",
                 {(): state.leader_transitions},
             )
-        yield counter(
-            "status_writes_total",
-            "Writes of the status of objects, by result.",
-            {(result,): count for result, count in state.status_writes.items()},
-            ("result",),
-        )
+        yield from _results(state)
+
+
+def _results(state: ClusterState) -> Iterator[Metric]:
+    for name, help_text, counts in (
+        ("status_writes_total", "Writes of the status of objects, by result.", state.status_writes),
+        ("kubernetes_events_written_total", "Events on pools, by result.", state.events),
+        (
+            "leader_election_requests_total",
+            "Reads and writes of the Lease, by result.",
+            state.election_requests,
+        ),
+        (
+            "leader_label_requests_total",
+            "Requests for the label of the leader's pod, by result.",
+            state.label_requests,
+        ),
+    ):
+        by_result = {(result,): count for result, count in counts.items()}
+        yield counter(name, help_text, by_result, ("result",))
 
 
 def _watches(watches: tuple[WatchStatistics, ...], now: float) -> Iterator[Metric]:

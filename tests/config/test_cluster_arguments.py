@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from epp.config.cluster import ClusterOptions
+from epp.config.cluster import ClusterOptions, LeaderLabelOptions
 from epp.config.cluster_arguments import (
     add_cluster_arguments,
     add_pool_arguments,
@@ -77,6 +77,8 @@ def test_imported_pools_are_of_another_group() -> None:
     )
     assert options.member_contexts == ("east", "west")
     assert options.pool_group == "inference.networking.x-k8s.io"
+    assert options.lease_name == "epp-default-import-llm.llm-d.ai"
+    assert not options.act_as_exporting_controller
 
 
 def test_the_namespace_is_that_of_the_option_the_environment_or_the_pod(tmp_path: Path) -> None:
@@ -93,6 +95,21 @@ def test_each_process_has_an_identity_of_its_own() -> None:
     first, second = found("--pool-name=llm").identity, found("--pool-name=llm").identity
     assert first
     assert first != second
+
+
+def test_the_label_of_the_leader_is_for_the_pod_in_its_own_namespace(tmp_path: Path) -> None:
+    file = tmp_path / "namespace"
+    file.write_text("of-the-pod")
+    given = (
+        *("--pool-name=llm", "--pool-namespace=of-the-pool", "--ha-enable-leader-election"),
+        "--ha-leader-label=inference-epp/leader=epp",
+    )
+    options = found(*given, file=file, POD_NAME="me")
+    assert options.leader_label == LeaderLabelOptions(
+        key="inference-epp/leader", value="epp", pod="me", namespace="of-the-pod"
+    )
+    with pytest.raises(UsageError, match="--ha-leader-label: found no POD_NAME in the environment"):
+        found(*given)
 
 
 def test_replicas_agree_on_the_lease() -> None:
@@ -130,10 +147,14 @@ def test_files_need_no_cluster() -> None:
         ("--endpoint-selector=a --endpoint-target-ports=1,2,3,4,5,6,7,8,9", "found 9 ports;"),
         ("--pool-name=a --ha-lease-duration=9", "--ha-lease-duration is for --ha-enable-leader-el"),
         ("--pool-name=a --ha-renew-interval=9", "--ha-renew-interval is for --ha-enable-leader-el"),
+        ("--pool-name=a --ha-enable-leader-election --ha-leader-label=a",
+         "--ha-leader-label: found 'a'; expected a label such as inference-epp/leader=epp"),
+        ("--manifests=. --ha-leader-label=a=b", "--ha-leader-label is for a cluster: found it"),
         ("--pool-name=a --ha-enable-leader-election --ha-renew-interval=5",
          "--ha-renew-interval: found 5 s; expected at most half of --ha-lease-duration, which"),
         ("--pool-name=a --pool-kind=InferencePoolImport", "needs --member-clusters beside it"),
         ("--pool-name=a --member-clusters=b", "--member-clusters is for --pool-kind Inference"),
+        ("--pool-name=a --act-as-exporting-controller", "controller is for --pool-kind Inference"),
         ("--endpoint-selector=a --endpoint-target-ports=1 --pool-kind=InferencePoolImport",
          "is of no use with --endpoint-selector"),
         ("--manifests=. --endpoint-selector=a=b", "--endpoint-selector is for a cluster: found it"),
@@ -146,6 +167,11 @@ def test_what_does_not_go_together_is_one_clear_error(arguments: str, complaint:
     with pytest.raises(UsageError) as raised:
         cluster_options(parse(*arguments.split()), {}, NOWHERE)
     assert complaint in str(raised.value)
+
+
+def test_a_label_is_for_a_leader() -> None:
+    with pytest.raises(UsageError, match="--ha-leader-label is for --ha-enable-leader-election"):
+        found("--pool-name=a", "--ha-leader-label=a=b", POD_NAME="me")
 
 
 @pytest.mark.parametrize("pod", ["epp-0", "epp", "epp-7c9d8bf5b4-aeiou", "-x-x2x9k"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from epp.cli import main
 from epp.config import ServeOptions
@@ -111,6 +112,26 @@ def test_every_flag_is_accepted_and_what_it_does_not_do_is_told(
     notes = [line for line in capfd.readouterr().err.splitlines() if "configuration: " in line]
     assert len(notes) == bool(note)
     assert all(note in line for line in notes)
+
+
+# Those that are empty by default in the Go EPP, where a chart may well write them all out.
+EMPTY = [
+    *("grpc-max-recv-msg-size", "grpc-max-send-msg-size", "pool-namespace", "endpoint-selector"),
+    *("endpoint-target-ports", "cert-path", "tls-min-version", "tls-cipher-suites", "kubeconfig"),
+    *("metrics-client-ca-file", "metrics-cert-dir", "config-file", "config-text", "pool-name"),
+]
+
+
+def test_a_flag_that_is_given_empty_says_nothing(serve: Serve) -> None:
+    def shown(options: ServeOptions) -> ServeOptions:
+        cluster = options.cluster and replace(options.cluster, identity="")
+        new_scheduler = ServeOptions(manifests=()).new_scheduler
+        return replace(options, cluster=cluster, self_signed=None, new_scheduler=new_scheduler)
+
+    plain = shown(serve("--pool-name=llm"))
+    assert shown(serve("--pool-name=llm", *(f"--{name}=" for name in EMPTY))) == plain
+    both = [text for name in EMPTY for text in (f"-{name}", "")]
+    assert shown(serve(*both, "--pool-name=llm")) == plain
 
 
 def test_the_page_has_every_flag_and_no_other() -> None:

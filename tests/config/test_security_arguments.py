@@ -64,6 +64,22 @@ def test_cipher_suites() -> None:
     assert only_new.tls_min_version == "VersionTLS13"
 
 
+def test_cipher_suites_for_rsa_keys_alone_do_not_shut_out_the_certificate_of_our_own() -> None:
+    """Gateways may speak TLS 1.2 only, and the Go EPP makes an RSA key."""
+    rsa = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
+    made = found("--secure-serving", f"--tls-cipher-suites={rsa}")
+    assert made.tls_cipher_suites == (
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+    )
+    both = f"{rsa},TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
+    assert found("--secure-serving", f"--tls-cipher-suites={both}").tls_cipher_suites == (
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+    )
+    assert found("--secure-serving").tls_cipher_suites == ()
+
+
 def test_who_may_read_the_metrics() -> None:
     assert not found().metrics_auth
     assert found(cluster=True).metrics_auth

@@ -2,7 +2,7 @@
 
 import pytest
 
-from epp.discovery.label_selector import parse_label_selector
+from epp.discovery.label_selector import parse_label, parse_label_selector
 from epp.errors import UsageError
 
 
@@ -38,3 +38,27 @@ def test_whom_it_selects(
 def test_what_is_none(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--x: found '.*'; expected a label selector such as"):
         parse_label_selector(text, "--x")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("leader=epp", "leader", "epp"),
+        ("inference-epp/leader=", "inference-epp/leader", ""),
+        (f"{'p' * 253}/{'k' * 63}={'v' * 63}", f"{'p' * 253}/{'k' * 63}", "v" * 63),
+    ],
+)
+def test_what_is_a_label(text: str, key: str, value: str) -> None:
+    assert parse_label(text, "--x") == (key, value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a", "=b", "a==b", "a!=b", "a=b,c=d", "a=-b", "/a=b", "A/a=b", "a=b "),
+        *(f"{'k' * 64}=v", f"k={'v' * 64}", f"{'p' * 254}/k=v"),
+    ],
+)
+def test_what_is_no_label(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--x: found '.*'; expected a label such as"):
+        parse_label(text, "--x")

@@ -64,9 +64,17 @@ def test_requests_are_counted_by_verb_and_code() -> None:
 
 def test_who_leads_and_what_is_written() -> None:
     state = ClusterState(
-        is_leader=True, leader_transitions=3, status_writes={"applied": 4, "failed": 0}
+        is_leader=True,
+        leader_transitions=3,
+        status_writes={"applied": 4, "failed": 0},
+        election_requests={"ok": 5},
+        label_requests={"ok": 6},
+        events={"ok": 7},
     )
     page = _page(state)
+    assert page.value("leader_election_requests_total", result="ok") == 5
+    assert page.value("leader_label_requests_total", result="ok") == 6
+    assert page.value("kubernetes_events_written_total", result="ok") == 7
     assert page.value("leader") == 1
     assert page.value("leader_transitions_total") == 3
     assert page.value("status_writes_total", result="applied") == 4

@@ -21,7 +21,7 @@ from epp.discovery.kubernetes.backoff import Backoff
 from epp.discovery.kubernetes.connection import ClusterConnection
 from epp.discovery.kubernetes.errors import ApiError, ClusterError
 from epp.discovery.kubernetes.lease import micro_time
-from epp.discovery.kubernetes.objects import InferencePool
+from epp.discovery.kubernetes.objects import CustomObject
 
 __all__ = [
     "CONFIGURATION_REJECTED",
@@ -92,14 +92,17 @@ class EventSubject(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "InferencePool"
 
     @classmethod
-    def of(cls, pool: InferencePool, api_version: str) -> "EventSubject":
-        """Return that of an InferencePool."""
+    def of(
+        cls, pool: CustomObject, api_version: str, kind: str = "InferencePool"
+    ) -> "EventSubject":
+        """Return that of a pool, or of an import."""
         metadata = pool.metadata
         return cls(
             api_version=api_version,
             namespace=metadata.namespace,
             name=metadata.name,
             uid=metadata.uid,
+            kind=kind,
         )
 
     @property

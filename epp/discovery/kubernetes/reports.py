@@ -32,17 +32,24 @@ _Key = tuple[str, str]
 class PoolReports:
     """Tells an :class:`~epp.discovery.kubernetes.events.EventWriter` what happens to the pools.
 
-    ``pools`` gives all pools of the namespace as they are now, ``api_version`` is theirs. Whoever
+    ``pools`` gives all pools of the namespace as they are now, ``api_version`` and ``kind`` are
+    theirs. Whoever
     follows the cluster calls :meth:`follow_pools` and :meth:`follow_objectives`. Objectives beyond
     the first 20,000 are passed over.
     """
 
     def __init__(
-        self, events: EventWriter, *, pools: Callable[[], Iterable[KnownPool]], api_version: str
+        self,
+        events: EventWriter,
+        *,
+        pools: Callable[[], Iterable[KnownPool]],
+        api_version: str,
+        kind: str = "InferencePool",
     ) -> None:
         self._events = events
         self._pools = pools
         self._api_version = api_version
+        self._kind = kind
         self._known: KnownPools | None = None
         self._keys: tuple[str, ...] = ()
         self._bad_pools: dict[str, str] = {}
@@ -89,7 +96,7 @@ class PoolReports:
         }
         self._keys = tuple(pools)
         self._events.follow_pools(
-            EventSubject.of(pool.found, self._api_version) for pool in pools.values()
+            EventSubject.of(pool.found, self._api_version, self._kind) for pool in pools.values()
         )
         for key, pool in pools.items():
             if pool.endpoints is not None:

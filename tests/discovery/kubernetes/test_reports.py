@@ -40,13 +40,14 @@ class Events:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, **options: str) -> None:
         self.events = Events()
         self.pools: list[KnownPool] = []
         self.reports = PoolReports(
             cast("EventWriter", self.events),
             pools=lambda: iter(self.pools),
             api_version=f"{GROUP}/v1",
+            **options,
         )
 
     def put(self, name: str, *, priority: object = 1, labels: int = 0) -> None:
@@ -64,9 +65,9 @@ def pool(
     return KnownPool(found=found, is_wanted=is_wanted, problem=problem, endpoints=endpoints)
 
 
-def virtually(main: Callable[[World], Any]) -> None:
+def virtually(main: Callable[[World], Any], **options: str) -> None:
     async def run() -> None:
-        world = World()
+        world = World(**options)
         running = asyncio.create_task(world.reports.run())
         try:
             await main(world)
@@ -91,6 +92,15 @@ def test_the_pools_that_are_served_are_followed_with_their_endpoints_once_known(
         assert world.events.endpoints == {"default/ours": 0}
 
     virtually(main)
+
+
+def test_events_are_about_imports_where_these_are_served() -> None:
+    async def main(world: World) -> None:
+        world.pools = [pool("ours")]
+        await asyncio.sleep(1.5)
+        assert [subject.kind for subject in world.events.subjects] == ["InferencePoolImport"]
+
+    virtually(main, kind="InferencePoolImport")
 
 
 def test_a_pool_that_is_no_good_is_told_of_once_for_each_reason() -> None:
