@@ -27,6 +27,7 @@ from epp.config.cluster_arguments import (
 )
 from epp.config.options import ServeOptions, TransportName
 from epp.config.reference_flags import (
+    accept_empty,
     accept_one_dash,
     add_reference_flags,
     heed_reference_flags,
@@ -79,6 +80,7 @@ def add_parser(subcommands: "argparse._SubParsersAction[argparse.ArgumentParser]
     add_scrape_arguments(parser)
     _add_process_arguments(parser.add_argument_group("process"))
     add_reference_flags(parser)
+    accept_empty(parser)
     accept_one_dash(parser)
     parser.set_defaults(run=_run)
 

@@ -20,7 +20,7 @@ from epp.core.resources import EndpointChanges, PoolResources
 from epp.core.router import Router
 from epp.core.scheduling import ProfileScheduler, Scheduler
 from epp.core.timers import Timers
-from epp.engines import Scraper
+from epp.engines import Credentials, Scraper
 from epp.observability.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class ServedPools:
 
     ``on_change`` is called after a pool has come, changed or gone. ``hub`` is to be set where there
     are workers. ``claims`` reads what requests say of themselves, as the configuration has it.
+
+    All scrapers share the credentials, which are read here. So a pool can come at any time, also
+    while the files that hold them are half replaced. Raises UsageError for files that are no good.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class ServedPools:
         self._on_change = on_change
         self._plugin_failure = ""
         self._scrapers: dict[str, Scraper] = {}
+        self._credentials = _credentials(options)
         self._retired: set[asyncio.Task[None]] = set()
         self.hub: Hub | None = None
         self.pools = Pools(self._new_router, metrics.recorder())
@@ -119,7 +123,13 @@ class ServedPools:
         options = self._options.scrape
         scraper = None
         if options is not None:
-            scraper = Scraper(options, router, clock=monotonic_s, rng=random.Random())
+            scraper = Scraper(
+                options,
+                router,
+                clock=monotonic_s,
+                rng=random.Random(),
+                credentials=self._credentials,
+            )
             scraper.start()
             self._scrapers[key] = scraper
         self._metrics.follow_pool(router, scraper)
@@ -148,9 +158,10 @@ class ServedPools:
         Raises UsageError, and changes nothing, for files that it names and that cannot be used.
         """
         schedulers = {key: self._new_scheduler(options) for key in self.pools.routers}
-        if options.scrape is not None:
+        if options.scrape is not None and options.scrape != self._options.scrape:
+            self._credentials = _credentials(options)
             for scraper in self._scrapers.values():
-                scraper.reconfigure(options.scrape)
+                scraper.reconfigure(options.scrape, self._credentials)
         is_same_detector = options.saturation == self._options.saturation
         for key, router in self.pools.routers.items():
             router.reconfigure(
@@ -181,3 +192,8 @@ class ServedPools:
             self._plugin_failure = failure
             text = "a scheduling plugin has failed, the least used endpoint is picked: %s"
             logger.error(text, failure, exc_info=error)
+
+
+def _credentials(options: ServeOptions) -> Credentials | None:
+    scrape = options.scrape
+    return None if scrape is None else Credentials(scrape, monotonic_s())

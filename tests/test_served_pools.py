@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,6 +157,28 @@ async def test_a_configuration_whose_files_are_no_good_changes_nothing(
         world.served.reconfigure(replace(OPTIONS, scrape=scrape))
     assert router.scheduler is before
     assert world.hub.said == ["default/first 1"]
+
+
+async def test_a_pool_that_comes_while_credentials_are_replaced_has_the_last_good_ones(
+    tmp_path: Path,
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("good")
+    assert OPTIONS.scrape is not None
+    options = replace(OPTIONS, scrape=replace(OPTIONS.scrape, bearer_token_file=token))
+    served = ServedPools(options, Timers(), Metrics())
+    token.unlink()
+    served.pool_applied(state(FIRST, 1))
+    served.pool_applied(state(SECOND, 2))
+    assert list(served.pools.routers) == [FIRST.key, SECOND.key]
+    await served.stop()
+
+
+def test_credentials_that_are_no_good_at_the_start_are_told(tmp_path: Path) -> None:
+    assert OPTIONS.scrape is not None
+    scrape = replace(OPTIONS.scrape, bearer_token_file=tmp_path / "none")
+    with pytest.raises(UsageError, match="none"):
+        ServedPools(replace(OPTIONS, scrape=scrape), Timers(), Metrics())
 
 
 async def test_who_waits_for_a_pool_that_goes_is_answered(world: World) -> None:

@@ -57,7 +57,7 @@ class Router:
         self.pool.on_joined = self._joined
         self.pool.on_changed = self._changed
         self.pool.on_freed = self._freed
-        self.flow.ensure_band(DEFAULT_PRIORITY)
+        self.flow.keep_bands((DEFAULT_PRIORITY,))
         self.spec: PoolSpec | None = None
         self._objectives: Mapping[str, Objective] = {}
         self.rewrites = ModelRewrites(())
@@ -73,10 +73,10 @@ class Router:
         self.spec = resources.pool
         self.rewrites = ModelRewrites(resources.rewrites)
         former, self._objectives = self._objectives, resources.objectives
-        for objective in resources.objectives.values():
-            self.flow.ensure_band(objective.priority)
         changed = changed_priorities(former, resources.objectives)
         self.flow.reprioritise(changed, now)
+        priorities = {each.priority for each in resources.objectives.values()}
+        self.flow.keep_bands({DEFAULT_PRIORITY, *priorities})
         if self.pool.apply(resources.endpoints):
             self.flow.membership_changed(now)
         elif changed:

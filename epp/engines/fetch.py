@@ -49,13 +49,14 @@ class FetchError(Exception):
 class PageClient:
     """Fetches pages over connections that are kept. To be made in a running loop, and closed.
 
-    Raises UsageError for files of the options that cannot be used.
+    ``credentials`` are those of the options, which several clients can share. Raises UsageError for
+    files of the options that cannot be used, where there are none yet.
     """
 
-    def __init__(self, options: ScrapeOptions) -> None:
+    def __init__(self, options: ScrapeOptions, credentials: Credentials | None = None) -> None:
         self._options = options
         self._now = asyncio.get_running_loop().time
-        self._credentials = Credentials(options, self._now())
+        self._credentials = credentials or Credentials(options, self._now())
         self._server_name = options.server_name if options.scheme == "https" else None
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(

@@ -16,6 +16,7 @@ from epp.config.scrape import ScrapeOptions
 from epp.core.pool import EngineLoad
 from epp.core.resources import Endpoint, EndpointChanges, join_host_port
 from epp.core.router import Router
+from epp.engines.credentials import Credentials
 from epp.engines.fetch import Failure, FetchError, PageClient
 from epp.engines.parse import Dialects, PageReader
 
@@ -40,10 +41,12 @@ _FALLBACK_LABEL: Final = "inference.networking.k8s.io/engine-type"
 class Scraper:
     """Keeps a router informed of the load of its engines.
 
-    ``clock`` is the one of the router's ``now``. :attr:`results` counts the scrapes, by ``ok`` or
-    what failed, :attr:`untold` those that were ok and left something out, by what that was;
-    :attr:`page_bytes` and :attr:`fetch_s` are the sizes of all pages and what all fetches took. To
-    be started in a running loop, and stopped there.
+    ``clock`` is the one of the router's ``now``. ``credentials`` are those of the options; where
+    they are None, as for :meth:`reconfigure`, the options' files are read.
+
+    :attr:`results` counts the scrapes, by ``ok`` or what failed, :attr:`untold` those that were ok
+    and left something out, by what that was; :attr:`page_bytes` and :attr:`fetch_s` are the sizes
+    of all pages and what all fetches took. To be started in a running loop, and stopped there.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Scraper:
         *,
         clock: Callable[[], float],
         rng: random.Random,
+        credentials: Credentials | None = None,
     ) -> None:
         self._options = options
+        self._credentials = credentials
         self._router = router
         self._clock = clock
         self._rng = rng
@@ -74,7 +79,7 @@ class Scraper:
 
         Raises UsageError for files of the options that cannot be used.
         """
-        self._client = PageClient(self._options)
+        self._client = PageClient(self._options, self._credentials)
         self._router.pool.on_busy = self._hurry
 
     async def stop(self) -> None:
@@ -90,7 +95,7 @@ class Scraper:
         while self._retired:
             await self._retired.pop().close()
 
-    def reconfigure(self, options: ScrapeOptions) -> None:
+    def reconfigure(self, options: ScrapeOptions, credentials: Credentials | None = None) -> None:
         """Go by other options from each endpoint's next scrape on.
 
         Raises UsageError, and changes nothing, where their files cannot be used.
@@ -98,12 +103,12 @@ class Scraper:
         if options == self._options:
             return
         if self._client is not None:
-            client = PageClient(options)
+            client = PageClient(options, credentials)
             self._retired.append(self._client)
             closing = self._close_later(self._client, self._options.deadline_s)
             self._keep(closing, "close connections")
             self._client = client
-        self._options = options
+        self._options, self._credentials = options, credentials
         self._turns = asyncio.Semaphore(options.concurrency)
         self._dialects = Dialects(options.engines)
         for target in self._targets.values():

@@ -21,6 +21,9 @@ answer is to have."""
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PATH = (b":path", b"/v1/chat/completions")
+_LAST_WORDS_S: Final = 1.0
+"""How long those who are being answered may keep the process from ending, and that twice: aiohttp
+waits, cuts them off, and waits again. Its own time is a minute."""
 _OPEN_PATHS: Final = ("/healthz", "/readyz")
 
 
@@ -64,7 +67,9 @@ class ObservabilityServer:
         application.router.add_get("/readyz", self._readyz)
         application.router.add_post("/debug/explain-pick", self._explain_pick)
         # What is compressed is decompressed within bounds by whoever explains it.
-        runner = web.AppRunner(application, access_log=None, auto_decompress=False)
+        runner = web.AppRunner(
+            application, access_log=None, auto_decompress=False, shutdown_timeout=_LAST_WORDS_S
+        )
         await runner.setup()
         site = web.TCPSite(runner, host, port, ssl_context=tls)
         try:
@@ -105,7 +110,9 @@ class ObservabilityServer:
     async def _explain_pick(self, request: web.Request) -> web.Response:
         body = await request.read()
         pairs = [(name.lower(), value) for name, value in request.raw_headers]
-        answer = self._explain(Headers([_PATH, *pairs]), body)
+        # HTTP/1.1's name for what the gateway's proxy calls the authority.
+        authority = [(b":authority", value) for name, value in pairs if name == b"host"]
+        answer = self._explain(Headers([_PATH, *authority, *pairs]), body)
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
     async def _healthz(self, _: web.Request) -> web.Response:

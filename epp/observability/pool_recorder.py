@@ -26,12 +26,15 @@ _WAIT_S: Final = (
 _WAIT_LABELS: Final = ("priority", "outcome", "inference_pool")
 _DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
 _MAX_GONE: Final = 16
+_MAX_PRIORITIES: Final = 100
+_OTHER: Final = "other"
 
 
 class PoolRecorder:
     """The recorder of the core (:class:`epp.core.ports.Recorder`) for one pool.
 
-    ``waits`` and ``evictions`` are what it counts itself, by priority.
+    ``waits`` and ``evictions`` are what it counts itself, by priority; those of more than 100
+    priorities under ``other``.
     """
 
     def __init__(
@@ -40,8 +43,9 @@ class PoolRecorder:
         self._requests = requests
         self._rewrites = rewrites
         self._refused = refused
-        self.waits: dict[tuple[int, Outcome], WaitSeries] = {}
-        self.evictions: dict[int, int] = {}
+        self.waits: dict[tuple[str, Outcome], WaitSeries] = {}
+        self.evictions: dict[str, int] = {}
+        self._labels: dict[int, str] = {}
 
     def expect(self, priority: int, default_fairness_id: str) -> None:
         """Have the series of a priority begin at zero."""
@@ -74,8 +78,8 @@ class PoolRecorder:
 
     def evicted(self, request: Request) -> None:
         """Count a request that is ended for one of higher priority."""
-        priority = request.flow.priority
-        self.evictions[priority] = self.evictions.get(priority, 0) + 1
+        label = self._label(request.flow.priority)
+        self.evictions[label] = self.evictions.get(label, 0) + 1
 
     def ended(self, request: Request, ending: Ending) -> None:
         """Count the end of an exchange."""
@@ -90,11 +94,19 @@ class PoolRecorder:
         self._rewrites.skipped(reason)
 
     def _wait(self, priority: int, outcome: Outcome) -> "WaitSeries":
-        key = (priority, outcome)
+        key = (self._label(priority), outcome)
         series = self.waits.get(key)
         if series is None:
             series = self.waits[key] = WaitSeries()
         return series
+
+    def _label(self, priority: int) -> str:
+        label = self._labels.get(priority)
+        if label is None:
+            if len(self._labels) >= _MAX_PRIORITIES:
+                return _OTHER
+            label = self._labels[priority] = str(priority)
+        return label
 
 
 class WaitSeries:
@@ -149,7 +161,7 @@ class PoolRecorders(Collector):
         )
         for pool_name, recorder in self._recorders.items():
             for (priority, outcome), series in recorder.waits.items():
-                labels = (str(priority), outcome.value, pool_name)
+                labels = (priority, outcome.value, pool_name)
                 totals.add_metric(labels, series.total)
                 series.duration_s.add_to(durations, labels)
         yield from (totals, durations)
@@ -157,7 +169,7 @@ class PoolRecorders(Collector):
             "flow_control_evictions_total",
             "Running requests that were ended for one of higher priority.",
             {
-                (str(priority), pool_name): count
+                (priority, pool_name): count
                 for pool_name, recorder in self._recorders.items()
                 for priority, count in recorder.evictions.items()
             },

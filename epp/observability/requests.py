@@ -37,6 +37,7 @@ _RESPONSE_BYTES: Final = tuple(2**k for k in range(0, 25, 2))
 _FLOW_LABELS: Final = ("model_name", "target_model_name", "fairness_id", "priority")
 _DISPATCHED: Final = Outcome.DISPATCHED  # read off its enumeration once: that takes a while
 _MAX_FLOWS: Final = 1_000
+_MAX_PRIORITIES: Final = 100
 _OTHER: Final = "other"
 
 
@@ -72,11 +73,12 @@ class RequestMetrics(Collector):
     """What is counted of the requests of all pools together, by flow.
 
     At most 1,000 different (model, target model, fairness id, priority) get series of their own;
-    whoever comes later is counted under ``other``.
+    whoever comes later is counted under ``other``, the first 100 priorities of these apart.
     """
 
     def __init__(self) -> None:
         self._flows: dict[tuple[str, str, FlowKey], _FlowSeries] = {}
+        self._rest = _FlowSeries((_OTHER, _OTHER, _OTHER, _OTHER))
         self._overrides: dict[tuple[int, str], int] = {}
 
     def expect(self, priority: int, default_fairness_id: str) -> None:
@@ -127,14 +129,21 @@ class RequestMetrics(Collector):
         return self._flow_of(request.client_model or model, model, request.flow)
 
     def _flow_of(self, model: str, target: str, flow: FlowKey) -> "_FlowSeries":
-        key = (model, target, flow)
-        series = self._flows.get(key)
-        if series is None:
-            if len(self._flows) >= _MAX_FLOWS and model != _OTHER:
-                return self._flow_of(_OTHER, _OTHER, FlowKey(flow.priority, _OTHER))
+        found = self._flows.get((model, target, flow))
+        if found is None and len(self._flows) >= _MAX_FLOWS:
+            model, target, flow = _OTHER, _OTHER, FlowKey(flow.priority, _OTHER)
+            found = self._flows.get((model, target, flow))
+            if found is None and len(self._flows) >= _MAX_FLOWS + _MAX_PRIORITIES:
+                return self._rest
+        if found is None:
             labels = (model, target, flow.fairness_id, str(flow.priority))
-            series = self._flows[key] = _FlowSeries(labels)
-        return series
+            found = self._flows[model, target, flow] = _FlowSeries(labels)
+        return found
+
+    def _series(self) -> "Iterator[_FlowSeries]":
+        yield from self._flows.values()
+        if len(self._flows) >= _MAX_FLOWS + _MAX_PRIORITIES:
+            yield self._rest
 
     # What Prometheus gets
 
@@ -178,7 +187,7 @@ class RequestMetrics(Collector):
             " or more (by status), or aborted.",
             labels=(*_FLOW_LABELS, "error_code"),
         )
-        for series in self._flows.values():
+        for series in self._series():
             requests.add_metric(series.labels, series.requests)
             running.add_metric(series.labels, series.running)
             for code, count in series.errors.items():
@@ -189,13 +198,13 @@ class RequestMetrics(Collector):
         yield counter(
             "flow_control_served_cost_total",
             "What the requests that have ended have cost, in the unit of the configuration.",
-            {series.labels: series.cost for series in self._flows.values()},
+            {series.labels: series.cost for series in self._series()},
             _FLOW_LABELS,
         )
         yield counter(
             "flow_control_misjudged_cost_total",
             "By how much what was charged to requests while they ran was off, in all.",
-            {series.labels: series.misjudged for series in self._flows.values()},
+            {series.labels: series.misjudged for series in self._series()},
             _FLOW_LABELS,
         )
 
@@ -203,7 +212,7 @@ class RequestMetrics(Collector):
         self, name: str, text: str, histogram: "Callable[[_FlowSeries], Histogram]"
     ) -> Metric:
         family = HistogramMetricFamily(_PREFIX + name, text, labels=_FLOW_LABELS)
-        for series in self._flows.values():
+        for series in self._series():
             histogram(series).add_to(family, series.labels)
         return family
 

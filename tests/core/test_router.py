@@ -93,7 +93,7 @@ def test_bands_exist_from_the_start_for_every_objective() -> None:
 def test_a_change_of_objectives_makes_their_bands() -> None:
     harness = Harness([1], objectives=_OBJECTIVES)
     harness.router.apply(resources([1], {"batch": 20, "new": 7}), harness.now)
-    assert [band.priority for band in harness.router.flow.bands()] == [20, 10, 7, 0, -10]
+    assert [band.priority for band in harness.router.flow.bands()] == [20, 7, 0]
 
 
 def test_the_same_resources_again_change_nothing() -> None:

@@ -50,8 +50,27 @@ def test_an_objective_that_comes_or_goes_does_so_for_those_who_wait() -> None:
     pool = _Pool(a=10)
     admissions = [pool.admit(name) for name in ("new", "", "a", "new")]
     pool.apply(new=5)
-    assert [band.requests for band in pool.harness.router.flow.bands()] == [0, 2, 2]
+    assert [band.requests for band in pool.harness.router.flow.bands()] == [2, 2]
     assert pool.serve(admissions) == ["new", "new", "", "a"]
+
+
+def test_a_band_that_no_objective_asks_for_is_there_as_long_as_it_is_used() -> None:
+    pool = _Pool(a=10)
+    flow = pool.harness.router.flow
+    running, waiting = pool.admit("a"), pool.admit("a")
+    pool.harness.give_back(pool.lease)
+    pool.apply(a=20)
+    assert [(b.priority, b.requests, b.running) for b in flow.bands()] == [
+        (20, 1, 0),
+        (10, 0, 1),
+        (0, 0, 0),
+    ]
+    for admission in (running, waiting):
+        pool.harness.router.finish(admission, _ENDING, pool.harness.now)
+    for priority in range(1_000):
+        pool.apply(a=priority)
+    assert [band.priority for band in flow.bands()] == [999, 0]
+    pool.harness.assert_at_rest()
 
 
 def test_those_who_came_before_the_first_resources_have_their_objective_then() -> None:

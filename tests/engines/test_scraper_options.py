@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from epp.config.metric_spec import MetricSpec
 from epp.config.scrape import EngineMap, ScrapeOptions
-from epp.engines import Scraper
+from epp.engines import Credentials, Scraper
 from epp.engines import scraper as module
 from epp.errors import UsageError
 
@@ -147,7 +147,7 @@ def test_engines_and_their_number_at_a_time_change_with_the_options(engines: Eng
 def test_options_whose_files_are_not_there_change_nothing(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(options: ScrapeOptions) -> None:
+    def refuse(options: ScrapeOptions, credentials: Credentials | None = None) -> None:
         raise UsageError("no such file")
 
     async def scenario(scraper: Scraper) -> None:

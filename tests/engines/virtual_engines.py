@@ -12,7 +12,7 @@ from epp.core.flow import FlowOptions
 from epp.core.router import Router
 from epp.core.scheduling import LeastLoaded
 from epp.core.timers import Timers
-from epp.engines import Scraper
+from epp.engines import Credentials, Scraper
 from epp.engines.fetch import Failure, FetchError
 
 from ..core.support import CountingRecorder, at_most, destination, resources
@@ -37,7 +37,7 @@ class Engines:
         self.closed = False
         self.answer: Fetch = self.running_some
 
-    def __call__(self, options: ScrapeOptions) -> "Engines":
+    def __call__(self, options: ScrapeOptions, credentials: Credentials | None = None) -> "Engines":
         return self
 
     async def fetch(self, destination: str) -> bytes:

@@ -132,7 +132,7 @@ def test_flows_without_a_place_on_the_page_are_added_up() -> None:
 
 def test_dispatches_out_of_turn_are_counted_by_their_rule() -> None:
     world = World(options=FlowOptions(bands={-1: BandOptions(max_wait_s=5.0)}))
-    world.router.flow.ensure_band(-1)
+    world.router.flow.keep_bands((-1,))
     world.router.recorder.overridden(-1, "max-wait")
     page = world.page()
     assert page.value("flow_control_out_of_turn_total", priority="-1", rule="max-wait") == 1

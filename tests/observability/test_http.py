@@ -3,12 +3,13 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from epp.core.headers import Headers
 from epp.observability.explain import PickAnswer
 from epp.observability.http import Authorize, ObservabilityServer
 from epp.proxy.key_pairs import FilePair
@@ -74,6 +75,60 @@ async def test_explanations_are_protected_as_well_and_probes_are_not() -> None:
 async def test_without_anybody_to_ask_all_may_read() -> None:
     async with server(None) as running:
         assert (await ask(running, "/metrics"))[0] == 200
+
+
+async def test_a_reader_who_takes_nothing_does_not_keep_the_process_from_ending() -> None:
+    running = ObservabilityServer(
+        lambda: [b"x" * 100_000] * 200, lambda: True, explain, max_body_bytes=10
+    )
+    await running.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1_000)
+    writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert await reader.readexactly(1), "the answer has begun"
+    async with asyncio.timeout(30):
+        await running.stop()
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["//metrics", "/metrics/", "/%6detrics", "/healthz/../metrics", "/healthz/%2e%2e/metrics",
+     "/healthz;/metrics", "/readyz%3f/metrics", "///healthz", "http://other/metrics"],
+)  # fmt: skip
+async def test_no_way_of_writing_a_path_goes_round_the_token(target: str) -> None:
+    async with server() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        for method in ("HEAD", "OPTIONS", "POST", "GET"):
+            writer.write(f"{method} {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 401 ")
+            if method != "HEAD":
+                await reader.readexactly(
+                    int(head.lower().partition(b"content-length:")[2].split()[0])
+                )
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_the_host_of_what_is_to_be_explained_is_the_authority_that_tells_its_pool() -> None:
+    seen: list[bytes | None] = []
+
+    def look(headers: Headers, body: bytes) -> PickAnswer:
+        seen.append(headers.get(b":authority"))
+        return PickAnswer(model="", priority=0, fairness_id="", prompt_tokens=0)
+
+    running = ObservabilityServer(list, lambda: True, look, max_body_bytes=10)
+    await running.start("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{running.port}/debug/explain-pick"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, headers={"host": "alpha.example.com"}, data=b"{}") as response,
+    ):
+        assert response.status == 200
+    await running.stop()
+    assert seen == [b"alpha.example.com"]
 
 
 # ---- TLS ----

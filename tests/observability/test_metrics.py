@@ -193,6 +193,32 @@ def test_label_sets_are_bounded_whatever_clients_send() -> None:
     assert page.value("request_total") == 3_000
 
 
+def test_a_model_that_is_called_as_those_without_series_are_is_counted_with_them() -> None:
+    metrics, _, _ = make()
+    for number in range(1_500):
+        request = Request(flow=FlowKey(0, f"tenant-{number}"), model="other")
+        metrics.recorder("p").wait_ended(request, Outcome.DISPATCHED, 0.0)
+    page = Page(metrics)
+    assert len(page.label_sets("request_total")) == 1_001
+    assert page.value("request_total", fairness_id="other", model_name="other") == 500
+
+
+def test_label_sets_are_bounded_whatever_priorities_there_are_in_the_course_of_time() -> None:
+    metrics, _, _ = make()
+    recorder = metrics.recorder("p")
+    for priority in range(3_000):
+        request = Request(flow=FlowKey(priority, "tenant"))
+        recorder.wait_ended(request, Outcome.DISPATCHED, 0.0)
+        recorder.evicted(request)
+    page = Page(metrics)
+    assert len(page.label_sets("request_total")) == 1_101
+    assert page.value("request_total", priority="other") == 1_900
+    assert page.value("request_total") == 3_000
+    for name in ("flow_control_requests_total", "flow_control_evictions_total"):
+        assert len(page.label_sets(name)) == 101
+        assert page.value(name, priority="other") == 2_900
+
+
 def test_reloads_and_failed_look_ups_are_counted() -> None:
     metrics, _, _ = make()
     metrics.resources_rejected()

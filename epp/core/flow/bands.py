@@ -1,6 +1,6 @@
 """All bands of a pool, and whose turn it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Final
 
@@ -39,9 +39,19 @@ class Bands:
                 max_flows=options.max_flows,
                 shared_flows=options.shared_flows,
             )
-            self.descending = sorted(self._by_priority.values(), key=_descending)
-            self._favoured = [each for each in self.descending if _is_favoured(each)]
+            self._order()
         return band
+
+    def keep(self, wanted: Collection[int]) -> None:
+        """Have bands of these priorities, and forget those of others in which nothing waits or
+        runs: in the course of time, objectives may have any number of priorities."""
+        for priority in wanted:
+            self[priority]
+        bands = self._by_priority.values()
+        kept = [each for each in bands if each.priority in wanted or each.requests or each.running]
+        if len(kept) < len(bands):
+            self._by_priority = {band.priority: band for band in kept}
+            self._order()
 
     def reconfigure(self, options: FlowOptions, lane_of: Callable[[Request], LaneKey]) -> None:
         """Go by other options, and other lanes, from now on, also in the bands that there are."""
@@ -53,7 +63,7 @@ class Bands:
                 max_flows=options.max_flows,
                 shared_flows=options.shared_flows,
             )
-        self._favoured = [each for each in self.descending if _is_favoured(each)]
+        self._order()
         self.sort_into_lanes(lane_of)
 
     def sort_into_lanes(self, lane_of: Callable[[Request], LaneKey]) -> None:
@@ -112,6 +122,10 @@ class Bands:
         """Yield the waiting tickets of lower bands, the youngest of the lowest first."""
         lower = (band for band in reversed(self.descending) if band.priority < priority)
         return chain.from_iterable(band.youngest() for band in lower)
+
+    def _order(self) -> None:
+        self.descending = sorted(self._by_priority.values(), key=_descending)
+        self._favoured = [each for each in self.descending if _is_favoured(each)]
 
 
 def _descending(band: Band) -> int:

@@ -11,7 +11,7 @@ rest.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from epp.core.flow.band import Band
@@ -229,9 +229,9 @@ class FlowController:
         """Return the bands that exist, highest priority first."""
         return list(self._bands.descending)
 
-    def ensure_band(self, priority: int) -> Band:
-        """Return the band of a priority, made if it is new."""
-        return self._bands[priority]
+    def keep_bands(self, priorities: Collection[int]) -> None:
+        """Have bands of these priorities; forget those of others, unless they are in use."""
+        self._bands.keep(priorities)
 
     def utilization(self) -> list[tuple[str, int, int]]:
         """Return how full the queue is: (``requests`` or ``bytes``, used, limit) each."""

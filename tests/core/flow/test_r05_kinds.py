@@ -151,7 +151,8 @@ def test_r13_nobody_is_evicted_where_the_one_who_waits_cannot_go() -> None:
     short, long = _offer(harness, _SHORT, priority=-1), _offer(harness, _LONG)
     _offer(harness, _LONG, priority=10)
     assert not short.evictions
-    assert harness.router.flow.closed_by(harness.router.flow.ensure_band(10)) == "inflight"
+    flow = harness.router.flow
+    assert flow.closed_by(flow.bands()[0]) == "inflight"
     harness.finish(short)
     harness.finish(long)
 
@@ -167,7 +168,7 @@ def test_r11_requests_that_no_endpoint_is_for_are_filtered() -> None:
     harness = _harness()
     _offer(harness, 1_000_000)
     flow = harness.router.flow
-    assert flow.closed_by(flow.ensure_band(0)) == "filtered"
+    assert flow.closed_by(flow.bands()[0]) == "filtered"
 
 
 def test_what_filters_only_prefer_is_not_all_that_a_request_can_use() -> None:

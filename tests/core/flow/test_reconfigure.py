@@ -130,7 +130,7 @@ def test_a_change_is_no_traffic() -> None:
     held = UsageLimitOptions(policy="priority-holdback", ceiling=1.0, min_ceiling=0.0)
     holding = FlowOptions(limits=_UNBOUNDED, usage_limit=held)
     traffic = Traffic([1], options=_FAIR, limit=4)
-    traffic.flow.ensure_band(10)
+    traffic.flow.keep_bands((0, 10))
     for _ in range(2):
         _reconfigure(traffic, holding)
         assert not traffic.offer(request()).is_waiting

@@ -231,7 +231,7 @@ def test_r17_the_share_that_a_flow_gets_is_told_from_its_move_on() -> None:
     for tenant in "cd":
         traffic.offer(request(10, tenant))
     traffic.reprioritise({"x": 10})
-    band = traffic.flow.ensure_band(10)
+    (band,) = [each for each in traffic.flow.bands() if each.priority == 10]
     assert {flow.backlogged_s for flow in band.flows.values()} == {traffic.harness.now}
 
 
