@@ -116,10 +116,7 @@ class Handler:
             case "list":
                 return 200, listing(self.store, wanted, query)
             case "get":
-                found = self.store.get(kind.storage, namespace, name)
-                if found is None:
-                    raise not_found(kind, name)
-                return 200, served(kind, found)
+                return 200, self._get(wanted)
             case "create":
                 made = self.writer.create(kind, namespace, body, manager=manager)
                 return 201, served(kind, made)
@@ -140,11 +137,7 @@ class Handler:
                 )
                 return (201 if is_new else 200), served(kind, made)
             case "delete":
-                options = {**(body or {})}
-                if query.get("gracePeriodSeconds"):
-                    options["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
-                made, is_gone = self.writer.delete(kind, namespace, name, options)
-                return 200, answers.deleted(kind, made, is_gone)
+                return 200, self._delete(wanted, query, body)
             case "deletecollection":
                 found = listing(self.store, wanted, query)
                 for item in found["items"]:
@@ -152,6 +145,19 @@ class Handler:
                     self.writer.delete(kind, metadata.get("namespace", ""), metadata["name"], {})
                 return 200, found
         raise Refusal(405, "the server does not allow this method on the requested resource")
+
+    def _get(self, wanted: Asked) -> Any:
+        found = self.store.get(wanted.kind.storage, wanted.namespace, wanted.name)
+        if found is None:
+            raise not_found(wanted.kind, wanted.name)
+        return served(wanted.kind, found)
+
+    def _delete(self, wanted: Asked, query: dict[str, str], body: Any) -> Any:
+        options = {**(body or {})}
+        if query.get("gracePeriodSeconds"):
+            options["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
+        made, is_gone = self.writer.delete(wanted.kind, wanted.namespace, wanted.name, options)
+        return answers.deleted(wanted.kind, made, is_gone)
 
     async def _watch(
         self, request: web.BaseRequest, wanted: Asked, recorded: Recorded

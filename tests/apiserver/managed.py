@@ -215,7 +215,11 @@ def _disputed(disputed: dict[Path, dict[str, Any]]) -> Refusal:
     number = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
     fields = "\n".join(f"- {cause['field']}" for cause in causes)
     managers = ", ".join(sorted({_named(entry) for entry in disputed.values()}))
-    message = f"Apply failed with {number}: conflicts with {managers}:\n{fields}"
+    if len(causes) == 1:
+        told = f"{causes[0]['message']}: {causes[0]['field']}"
+    else:
+        told = f"conflicts with {managers}:\n{fields}"
+    message = f"Apply failed with {number}: {told}"
     return Refusal(409, message, details={"causes": causes})
 
 

@@ -171,7 +171,6 @@ def pool_import(
             "controllers": [
                 {
                     "name": controller,
-                    "type": "MultiCluster",
                     "exportingClusters": [{"name": cluster} for cluster in clusters],
                     "parents": [],
                 }

@@ -12,6 +12,7 @@ from .writing import Writer
 
 OBJECTIVE = find_kind("inference.networking.x-k8s.io/v1alpha2", "InferenceObjective")
 POD = find_kind("v1", "Pod")
+EVENT = find_kind("events.k8s.io/v1", "Event")
 
 
 def condition(kind: str = "Accepted", status: str = "True", **more: Any) -> dict[str, Any]:
@@ -123,4 +124,32 @@ def test_patches(writer: Writer) -> None:
     assert patched["metadata"]["labels"] == {"x": "2"}
     with pytest.raises(Refusal) as refused:
         writer.patch(POD, "default", "a", operations, content_type=kind)
+    assert refused.value.code == 422
+
+
+def test_of_an_event_only_the_series_changes(writer: Writer) -> None:
+    event = {
+        "apiVersion": EVENT.api_version,
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "epp",
+        "reportingInstance": "epp-1",
+        "action": "Look",
+        "reason": "Seen",
+        "note": "one",
+        "type": "Normal",
+    }
+
+    def apply_event(**changes: Any) -> Object:
+        body = {**event, **changes}
+        return writer.apply(EVENT, "default", "e", body, manager="epp", force=True)[0]
+
+    series = {"count": 2, "lastObservedTime": "2026-01-01T00:01:00.000000Z"}
+    apply_event()
+    again = apply_event(series=series)
+    assert again["series"] == series
+    assert (again["message"], "note" in again) == ("one", False)
+    with pytest.raises(Refusal, match="field is immutable") as refused:
+        apply_event(series=series, note="two")
     assert refused.value.code == 422

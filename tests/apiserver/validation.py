@@ -8,7 +8,7 @@ from .errors import Refusal, bad_request, invalid
 from .kinds import Kind
 from .store import Object
 
-__all__ = ["checked"]
+__all__ = ["check_change", "checked"]
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
@@ -31,6 +31,17 @@ def checked(kind: Kind, item: Object) -> Object:
     elif not kind.builtin:
         _check_conditions(kind, name, "", item.get("status"))
     return item
+
+
+def check_change(kind: Kind, old: Object, item: Object) -> None:
+    """Raise the refusal of a change that may not be made: of an event only its series changes."""
+    if kind.kind != "Event" or not kind.group:
+        return
+    for field in sorted(old.keys() | item.keys()):
+        if field in ("metadata", "series", "apiVersion") or old.get(field) == item.get(field):
+            continue
+        problem = f'Invalid value: "{item.get(field, "")}": field is immutable'
+        raise invalid(kind, item["metadata"]["name"], field, problem)
 
 
 def _check_lease(kind: Kind, item: Object) -> None:

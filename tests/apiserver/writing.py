@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .errors import Refusal, already_exists, bad_request, conflict, invalid, not_found
-from .events import stored
+from .events import served, stored
 from .kinds import Kind
 from .managed import apply_fields, track_update
 from .patches import json_patched, merge_patched
 from .store import Object, Store
-from .validation import checked
+from .validation import check_change, checked
 
 __all__ = ["Writer"]
 
@@ -135,7 +135,7 @@ class Writer:
             raise not_found(kind, name)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
         bare = {"name": name, "namespace": namespace}
-        live = old or {**head, "metadata": bare}
+        live = served(kind, old) if old else {**head, "metadata": bare}
         if old is not None:
             metadata = wanted["metadata"]
             self._check_precondition(
@@ -151,7 +151,7 @@ class Writer:
             time=self._time(),
         )
         if old is not None:
-            return self._changed(kind, old, item, subresource, ""), False
+            return self._changed(kind, old, stored(kind, item), subresource, ""), False
         entries = item["metadata"].pop("managedFields")
         created = self.create(kind, namespace, item, dry_run=True)
         created["metadata"]["managedFields"] = entries
@@ -262,6 +262,7 @@ class Writer:
                 item.pop("status", None)
                 item |= {"status": old["status"]} if "status" in old else {}
         item = checked(kind, item)
+        check_change(kind, old, item)
         if manager and not _same(old, item):
             item = self._tracked(kind, old, item, manager, subresource)
         return self._stored_if_changed(kind, old, item)

@@ -28,6 +28,10 @@ class Backoff:
         self._ceiling_s = min(self._longest_s, 2 * self._ceiling_s)
         return pause_s
 
+    def ease(self, longest_s: float) -> None:
+        """Let the next pause be no longer than this: there is somebody again, though not well."""
+        self._ceiling_s = min(self._ceiling_s, longest_s)
+
     def reset(self) -> None:
         """Begin with short pauses again: something has worked."""
         self._ceiling_s = min(self._first_s, self._longest_s)

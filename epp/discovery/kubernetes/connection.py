@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -38,6 +39,7 @@ _ANSWER_TIMEOUT_S: Final = 120.0
 _UNAUTHORIZED: Final = 401
 _FIRST_ERROR: Final = 300  # a redirection leads to nothing that could be meant
 _JSON: Final = "application/json"
+_MERGE_PATCH: Final = "application/merge-patch+json"
 _APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 
 # A peer that is gone without a word is noticed after 60 s, also where nothing is awaited; and the
@@ -121,6 +123,11 @@ class ClusterConnection:
         """PUT an object in the place of one that is there, and return it as it is stored. If it has
         a ``resourceVersion``, that must be the one that is there: else there is a conflict, 409."""
         return await self._request("replace", "PUT", path, body=body)
+
+    async def patch(self, path: str, body: object) -> bytes:
+        """Change an object by a merge patch (RFC 7396), and return it as it is stored. A
+        ``resourceVersion`` in it must be the one that is there: else there is a conflict, 409."""
+        return await self._request("patch", "PATCH", path, body=body, content_type=_MERGE_PATCH)
 
     async def apply(
         self, path: str, body: object, *, field_manager: str, force: bool = True
@@ -307,6 +314,16 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return one_line(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):  # whose text is full of our own objects
+        cause = error.os_error
+        number = 0 if isinstance(cause, ssl.SSLError) else cause.errno or 0
+        return os.strerror(number) if number > 0 else one_line(cause.strerror or cause)
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection broke off in the middle of the answer"
     return one_line(error) or type(error).__name__
 
 

@@ -187,7 +187,7 @@ class LeaderElector:
         except (ClusterError, TimeoutError) as error:
             result = UNREACHABLE
             self._election.failed(self._clock())
-            self._complain(UNREACHABLE, f"unreachable: {error or 'no answer in time'}")
+            self._complain(UNREACHABLE, f"unreachable: {str(error) or 'no answer in time'}")
         except msgspec.DecodeError as error:
             result = ERROR
             self._election.failed(self._clock())

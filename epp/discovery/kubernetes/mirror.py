@@ -138,6 +138,11 @@ class Mirror(Generic[T]):
         self._move_to(version)
         return True
 
+    def is_ahead_of(self, version: str) -> bool:
+        """Tell whether this is a version from before the mirror's, which an API server has only
+        where its versions have gone back."""
+        return self._number is not None and version.isdecimal() and int(version) < self._number
+
     def _move_to(self, version: str) -> None:
         self._version = version
         self._number = int(version) if version.isdecimal() else None

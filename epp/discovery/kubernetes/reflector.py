@@ -11,8 +11,10 @@ run over by all who have waited for it:
   is older than what another, or it before its restart, has acted upon, which is what a list "at any
   version" may give. A later list asks for a state not older than the last version, and for no
   pages: that is what an API server answers from its memory, without asking etcd, and the last
-  version keeps time from running backwards. If it cannot answer that, because its versions have
-  gone back (etcd was restored), the next list is a consistent one again.
+  version keeps time from running backwards.
+* Versions go back where etcd was restored, and a watch from one that is still to come just says
+  nothing. So after an outage one object is asked for: if that is of a lower version, or a list of
+  the last version cannot be had, the next list is a consistent one again.
 """
 
 import asyncio
@@ -29,11 +31,16 @@ import msgspec
 from epp.discovery.kubernetes.backoff import Backoff
 from epp.discovery.kubernetes.collection import Collection
 from epp.discovery.kubernetes.connection import ClusterConnection
-from epp.discovery.kubernetes.decoding import ObjectDecoder, Unreadable, decode_event, identity
+from epp.discovery.kubernetes.decoding import (
+    ListMeta,
+    ObjectDecoder,
+    Unreadable,
+    decode_event,
+    identity,
+)
 from epp.discovery.kubernetes.errors import (
     AnswerTooLarge,
     ApiError,
-    ApiUnreachable,
     ClusterError,
     StreamBroken,
     StreamSilent,
@@ -41,7 +48,8 @@ from epp.discovery.kubernetes.errors import (
     one_line,
 )
 from epp.discovery.kubernetes.mirror import Changes, Key, KubernetesObject, Mirror, key_of
-from epp.discovery.kubernetes.statistics import WatchStatistics
+from epp.discovery.kubernetes.pace import Pace
+from epp.discovery.kubernetes.statistics import WatchStatistics, restart_reason
 
 __all__ = ["Pace", "Reflector"]
 
@@ -53,36 +61,16 @@ _NOT_FOUND: Final = 404
 _GONE: Final = 410
 _TIMEOUT: Final = 504  # also says that a version has not been reached yet
 
-_NEEDED: Final = "expected a role that allows get, list and watch"
+_NEEDED: Final = "expected a role that allows list and watch"
 _PAGE: Final = "500"
 # A watch that fails so often in a row for what is answered does so for the version that it goes on
 # from, or for what comes next: a list gets past both.
 _ODD_ANSWERS: Final = 3
-# So often in a row a kind of which objects are known must be said not to exist: an API server that
-# has just started may say so of kinds that it has not read yet.
+# So often in a row it must be said that a kind of which objects are known does not exist, or that
+# one that is not needed is forbidden: an API server that has just started may not know better yet.
 _ABSENCES: Final = 3
 
 T = TypeVar("T", bound=KubernetesObject)
-
-
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a reflector waits for what, seconds.
-
-    A watch is asked to end after a time drawn from ``watch_s``; bookmarks come about once a minute,
-    so ``idle_limit_s`` without a byte means that nobody is there. A watch that ends before
-    ``shortest_watch_s`` counts as a failure. ``absent_s`` (for a kind that is not installed) and
-    ``doubtful_s`` (for one that was) are pauses, give or take a half.
-    """
-
-    first_pause_s: float = 0.8
-    longest_pause_s: float = 30.0
-    watch_s: tuple[float, float] = (240.0, 480.0)
-    idle_limit_s: float = 90.0
-    shortest_watch_s: float = 1.0
-    relist_spread_s: float = 5.0
-    absent_s: float = 60.0
-    doubtful_s: float = 4.0
-    longest_retry_after_s: float = 120.0
 
 
 class _OddAnswer(ClusterError):
@@ -97,7 +85,8 @@ class Reflector(Generic[T]):
     """Follows the collection at ``path`` (``/api/v1/namespaces/x/pods``), each object decoded as
     ``kind``, and calls ``on_changes`` with every difference, in order.
 
-    ``params`` are selectors (``{"labelSelector": "app=x"}``). The first call of ``on_changes`` is
+    ``params`` are selectors (``{"labelSelector": "app=x"}``). Without ``is_needed`` it is empty as
+    long as it may not be listed, instead of unknown. The first call of ``on_changes`` is
     for the first list, even where that is empty; it must neither wait nor raise. A kind that is not
     installed is an empty collection, which is looked at again once a minute. An object that does
     not decode is left out, or stays as it was last known, and is logged once.
@@ -114,6 +103,7 @@ class Reflector(Generic[T]):
         on_changes: Callable[[Changes[T]], None],
         *,
         params: Mapping[str, str] | None = None,
+        is_needed: bool = True,
         name: str | None = None,
         cluster: str = "",
         pace: Pace = Pace(),  # noqa: B008 - frozen
@@ -124,8 +114,10 @@ class Reflector(Generic[T]):
         self.statistics = WatchStatistics(kind=name or kind.__name__, cluster=cluster)
         self._connection = connection
         self._path = path
-        self._collection = Collection.of(path)
+        collection = Collection.of(path)
+        self._title = f"cluster {cluster}: {collection}" if cluster else str(collection)
         self._params = dict(params or {})
+        self._is_needed = is_needed
         self._on_changes = on_changes
         self._pace = pace
         self._rng = rng or random.Random()
@@ -139,11 +131,13 @@ class Reflector(Generic[T]):
         )
         self._is_list_due = True
         self._is_next_list_consistent = True
+        self._is_version_doubted = False
         self._odd_answers = 0
         self._absences = 0
         self._known = asyncio.Event()
         self._problem = ""
         self._logged = ""
+        self._last_reason = ""
 
     @property
     def objects(self) -> Mapping[Key, T]:
@@ -168,7 +162,7 @@ class Reflector(Generic[T]):
         """Follow the collection until cancelled."""
         while True:
             try:
-                if self._is_list_due:
+                if self._is_list_due or await self._is_ahead():
                     await self._list()
                 await self._watch()
             except ClusterError as error:
@@ -185,20 +179,30 @@ class Reflector(Generic[T]):
             params["resourceVersionMatch"] = "NotOlderThan"
         version, items = await self._read_list(params)
         self._is_list_due = False
-        self._is_next_list_consistent = False
+        self._is_next_list_consistent = self._is_version_doubted = False
         self._odd_answers = 0
         if self.is_known:
             self.statistics.relists += 1
         self._heard()
         self._replace(version, items)
 
+    async def _is_ahead(self) -> bool:
+        """Whether an API server that was away has come back with older versions than are known."""
+        if not self._is_version_doubted:
+            return False
+        metadata, _ = await self._read_page(self._params | {"limit": "1"})
+        self._is_version_doubted = False
+        if not self._mirror.is_ahead_of(metadata.resource_version):
+            return False
+        self._is_next_list_consistent = self._is_list_due = True
+        return True
+
     async def _read_list(self, params: dict[str, str]) -> tuple[str, list[T | Unreadable]]:
         """Read all pages; return the version and the objects."""
         items: list[T | Unreadable] = []
         while True:
             try:
-                body = await self._connection.get(self._path, params, verb="list")
-                metadata, page = await self._decoder.decode_list(body)
+                metadata, page = await self._read_page(params)
             except ApiError as error:
                 if error.status != _GONE or "continue" not in params:
                     raise
@@ -206,8 +210,6 @@ class Reflector(Generic[T]):
                 del params["continue"], params["limit"]
                 items.clear()
                 continue
-            except msgspec.DecodeError as error:
-                raise _OddAnswer(f"GET {self._path}: no list: {one_line(error)}") from None
             items += page
             if not metadata.next_page:
                 break
@@ -215,6 +217,13 @@ class Reflector(Generic[T]):
         if not metadata.resource_version:
             raise _OddAnswer(f"GET {self._path}: a list without a resourceVersion")
         return metadata.resource_version, items
+
+    async def _read_page(self, params: dict[str, str]) -> tuple[ListMeta, list[T | Unreadable]]:
+        body = await self._connection.get(self._path, params, verb="list")
+        try:
+            return await self._decoder.decode_list(body)
+        except msgspec.DecodeError as error:
+            raise _OddAnswer(f"GET {self._path}: no list: {one_line(error)}") from None
 
     def _replace(self, version: str, items: list[T | Unreadable]) -> None:
         unreadable = [item for item in items if isinstance(item, Unreadable)]
@@ -304,7 +313,7 @@ class Reflector(Generic[T]):
         self._absences = 0
         self._problem = ""
         if self._logged:
-            logger.info("%s: followed again", self._collection)
+            logger.info("%s: followed again", self._title)
             self._logged = ""
         self.statistics.last_contact_s = self._clock()
 
@@ -317,7 +326,7 @@ class Reflector(Generic[T]):
         if self._unreadable.get(item.key) != item.reason:
             self._unreadable[item.key] = item.reason
             name = item.metadata.name
-            logger.warning("%s: %s cannot be read: %s", self._collection, name, item.reason)
+            logger.warning("%s: %s cannot be read: %s", self._title, name, item.reason)
         self.statistics.unreadable = len(self._unreadable)
 
     def _forget_unreadable(self, *keys: Key) -> None:
@@ -330,10 +339,20 @@ class Reflector(Generic[T]):
     def _take_error(self, error: ClusterError) -> float:
         """Decide how to go on; return how long to wait before, seconds."""
         status = error.status if isinstance(error, ApiError) else None
-        self.statistics.restarts[_restart_reason(error)] += 1
+        before, self._last_reason = self._last_reason, restart_reason(error)
+        self.statistics.restarts[self._last_reason] += 1
+        self._is_version_doubted |= self._last_reason == "unreachable"
         self._complain(error, status)
         if status == _NOT_FOUND:
             return self._take_absence()
+        if status == _FORBIDDEN and not (self._is_needed or self.is_known):
+            self._absences += 1
+            if self._absences >= _ABSENCES:
+                self._replace("", [])
+        if status == _GONE and before != "expired":
+            self._backoff.reset()  # an API server that knows what it has forgotten is well
+        elif status is not None and before == "unreachable":
+            self._backoff.ease(self._pace.answered_s)
         pause_s = self._backoff.next_s()
         if self._is_list_due:
             if status in (_BAD_REQUEST, _GONE, _TIMEOUT):
@@ -364,24 +383,16 @@ class Reflector(Generic[T]):
         """Say what is wrong, once for each kind of trouble in a row."""
         text = one_line(error)
         if status == _FORBIDDEN:
-            text = f"may not {'list' if self._is_list_due else 'watch'} it: {_NEEDED} ({text})"
+            verb = "list" if self._is_list_due else "watch"
+            so = "" if self._is_needed or self.is_known else ", so there is nothing of it here"
+            text = f"may not {verb} it{so}: {_NEEDED} ({text})"
         elif status == _NOT_FOUND:
             text = f"there is no such kind ({text})"
-        self._problem = f"{self._collection}: {text}"
+        self._problem = f"{self._title}: {text}"
         kind = f"{type(error).__name__} {status}"
-        if kind != self._logged:
+        if isinstance(error, StreamSilent):
+            logger.debug("%s", self._problem)
+        elif kind != self._logged:
             self._logged = kind
             is_usual = status in (_GONE, _NOT_FOUND) or isinstance(error, StreamBroken)
             logger.log(logging.INFO if is_usual else logging.WARNING, "%s", self._problem)
-
-
-def _restart_reason(error: ClusterError) -> str:
-    """Return which of the reasons that are counted this is."""
-    match error:
-        case ApiError():
-            return "expired" if error.status == _GONE else "refused"
-        case StreamSilent():
-            return "silent"
-        case ApiUnreachable() if not isinstance(error, StreamBroken):
-            return "unreachable"
-    return "dropped"

@@ -91,6 +91,11 @@ class KubernetesSource:
 
     # What there is
 
+    @property
+    def api_version(self) -> str:
+        """That of the pool objects. Raises UsageError for a group that has none."""
+        return f"{self._options.pool_group}/{_version_of(self._options.pool_group)}"
+
     def pools(self) -> Iterator[KnownPool]:
         """All pool objects of the namespace, also those that are not served."""
         return self._view.pools()
@@ -164,14 +169,15 @@ class KubernetesSource:
         options = self._options
         follow = self._watching.follow
         if not options.endpoint_selector:
-            group_version = f"{options.pool_group}/{_version_of(options.pool_group)}"
-            follow(group_version, "inferencepools", InferencePool, self._pools_changed)
+            follow(self.api_version, "inferencepools", InferencePool, self._pools_changed)
         for group in GROUPS:
             version = f"{group}/v1alpha2"
             objectives = partial(self._objectives_changed, group)
-            follow(version, "inferenceobjectives", InferenceObjective, objectives)
+            follow(version, "inferenceobjectives", InferenceObjective, objectives, is_needed=False)
             rewrites = partial(self._view.rewrites_changed, group)
-            follow(version, "inferencemodelrewrites", InferenceModelRewrite, rewrites)
+            follow(
+                version, "inferencemodelrewrites", InferenceModelRewrite, rewrites, is_needed=False
+            )
         self._watching.follow_pods(self._view)
         self._on_pools(self.known_pools())
 

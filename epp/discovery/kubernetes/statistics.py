@@ -8,7 +8,21 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["RESTART_REASONS", "UNREACHABLE", "RequestStatistics", "WatchStatistics"]
+from epp.discovery.kubernetes.errors import (
+    ApiError,
+    ApiUnreachable,
+    ClusterError,
+    StreamBroken,
+    StreamSilent,
+)
+
+__all__ = [
+    "RESTART_REASONS",
+    "UNREACHABLE",
+    "RequestStatistics",
+    "WatchStatistics",
+    "restart_reason",
+]
 
 RESTART_REASONS: Final = ("expired", "dropped", "timeout", "silent", "refused", "unreachable")
 """Why a watch was begun anew: the API server had forgotten the version asked for (410), the
@@ -17,6 +31,20 @@ API server answered with an error, or there was no answer at all."""
 
 UNREACHABLE: Final = "unreachable"
 """The code of a request that got no answer."""
+
+_GONE: Final = 410
+
+
+def restart_reason(error: ClusterError) -> str:
+    """Return which of :data:`RESTART_REASONS` an error is."""
+    match error:
+        case ApiError():
+            return "expired" if error.status == _GONE else "refused"
+        case StreamSilent():
+            return "silent"
+        case ApiUnreachable() if not isinstance(error, StreamBroken):
+            return "unreachable"
+    return "dropped"
 
 
 class WatchStatistics(msgspec.Struct, kw_only=True):
@@ -46,8 +74,9 @@ class WatchStatistics(msgspec.Struct, kw_only=True):
 
 class RequestStatistics(msgspec.Struct):
     """What a connection tells of its requests to the API server: :attr:`counts` by verb (``get``,
-    ``list``, ``watch``, ``create``, ``replace``, ``apply``, ``delete``) and code, the status of the
-    answer or :data:`UNREACHABLE`. :attr:`cluster` is as in :class:`WatchStatistics`."""
+    ``list``, ``watch``, ``create``, ``replace``, ``patch``, ``apply``, ``delete``) and code, the
+    status of the answer or :data:`UNREACHABLE`. :attr:`cluster` is as in :class:`WatchStatistics`.
+    """
 
     counts: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
     cluster: str = ""

@@ -58,10 +58,11 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KnownPool(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool object of the namespace. ``problem`` says why it is no good, if it is not; then it is
-    served as it was before, if at all. ``endpoints`` is None as long as its pods are not known."""
+    """A pool object of the namespace, or an import. ``problem`` says why it is no good, if it is
+    not; then it is served as it was before, if at all. ``endpoints`` is None as long as its pods
+    are not known."""
 
-    found: InferencePool
+    found: CustomObject
     is_wanted: bool
     problem: str = ""
     endpoints: int | None = None

@@ -41,6 +41,7 @@ class Following:
         *,
         pace: Pace = Pace(),  # noqa: B008
         watch_lasts_s: float = 5.0,
+        rng: random.Random | None = None,
         **options: Any,
     ) -> None:
         self.told: list[tuple[dict[str, int], list[str]]] = []
@@ -54,7 +55,7 @@ class Following:
             Thing,
             self._take,
             pace=pace,
-            rng=random.Random(7),
+            rng=rng or random.Random(7),
             clock=self._clock,
             sleep=self._sleep,
             **options,

@@ -14,7 +14,10 @@ class Highest(random.Random):
 def test_ceilings_double_up_to_the_longest_and_begin_anew() -> None:
     backoff = Backoff(Highest(), first_s=0.8, longest_s=30.0)
     assert [backoff.next_s() for _ in range(8)] == [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    backoff.ease(4.0)
+    assert [backoff.next_s() for _ in range(2)] == [4.0, 8.0]
     backoff.reset()
+    backoff.ease(4.0)
     assert backoff.next_s() == 0.8
 
 

@@ -20,7 +20,7 @@ async def test_every_method_sends_what_the_api_expects(tmp_path: Path) -> None:
     stored = answer({"kind": "Thing"})
     body = {"kind": "Thing", "metadata": {"name": "a"}}
     async with (
-        ScriptedServer(*[stored] * 6) as server,
+        ScriptedServer(*[stored] * 7) as server,
         connected(server.url, tmp_path) as connection,
     ):
         assert (
@@ -30,6 +30,7 @@ async def test_every_method_sends_what_the_api_expects(tmp_path: Path) -> None:
         await connection.replace("/api/v1/things/a", body)
         await connection.apply("/api/v1/things/a/status", body, field_manager="epp")
         await connection.apply("/api/v1/things/a", body, field_manager="epp", force=False)
+        await connection.patch("/api/v1/things/a", body)
         await connection.delete("/api/v1/things/a")
         asked = [(request.method, request.path) for request in server.requests]
         assert asked == [
@@ -38,15 +39,17 @@ async def test_every_method_sends_what_the_api_expects(tmp_path: Path) -> None:
             ("PUT", "/api/v1/things/a"),
             ("PATCH", "/api/v1/things/a/status"),
             ("PATCH", "/api/v1/things/a"),
+            ("PATCH", "/api/v1/things/a"),
             ("DELETE", "/api/v1/things/a"),
         ]
         assert server.queries[0] == {"q": "x=1,y in (z)"}
         assert server.queries[3] == {"fieldManager": "epp", "force": "true"}
         assert server.queries[4]["force"] == "false"
-        assert [json.loads(sent) for sent in server.bodies[1:5]] == [body] * 4
+        assert [json.loads(sent) for sent in server.bodies[1:6]] == [body] * 5
         types = [request.headers.get("Content-Type") for request in server.requests]
         apply = "application/apply-patch+yaml"
         assert types[1:5] == ["application/json", "application/json", apply, apply]
+        assert types[5] == "application/merge-patch+json"
         for request in server.requests:
             assert request.headers["User-Agent"] == f"epp/{epp.__version__}"
             assert request.headers["Accept"] == "application/json"
@@ -55,6 +58,7 @@ async def test_every_method_sends_what_the_api_expects(tmp_path: Path) -> None:
             ("create", "200"): 1,
             ("replace", "200"): 1,
             ("apply", "200"): 2,
+            ("patch", "200"): 1,
             ("delete", "200"): 1,
         }
 
@@ -121,9 +125,9 @@ async def test_no_answer(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with connected(url, tmp_path) as connection:
-        with pytest.raises(ApiUnreachable, match=f"^GET /api/v1/things at {url}: Cannot connect"):
+        with pytest.raises(ApiUnreachable, match=f"^GET /api/v1/things at {url}: Connection ref"):
             await connection.get("/api/v1/things")
-        with pytest.raises(ApiUnreachable, match="Cannot connect"):
+        with pytest.raises(ApiUnreachable, match=": Connection refused"):
             await anext(connection.stream("/api/v1/things"))
         assert connection.statistics.counts == {
             ("get", "unreachable"): 1,
@@ -137,8 +141,17 @@ async def test_an_answer_that_does_not_come_or_end(tmp_path: Path) -> None:
         connected(server.url, tmp_path, read_timeout_s=0.1) as connection,
     ):
         for _ in range(3):  # the third is not answered at all
-            with pytest.raises(ApiUnreachable):
+            with pytest.raises(ApiUnreachable, match=r"no answer in time|broke off"):
                 await connection.get("/api/v1/things")
+
+
+async def test_an_answer_that_breaks_off_is_told_of_in_words(tmp_path: Path) -> None:
+    async with (
+        ScriptedServer(watched(b"[", ends="broken")) as server,
+        connected(server.url, tmp_path) as connection,
+    ):
+        with pytest.raises(ApiUnreachable, match="things: the connection broke off in the middle"):
+            await connection.get("/api/v1/things")
 
 
 async def test_streams_say_when_they_begin_and_how_they_end(tmp_path: Path) -> None:

@@ -206,6 +206,21 @@ def test_a_release_without_an_answer_ends_all_the_same(caplog: pytest.LogCapture
     assert "could not be released" in caplog.text
 
 
+def test_no_answer_in_time_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang(_verb: str) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with electors("a") as all_of:
+            monkeypatch.setattr(all_of.connections["a"], "_ask", hang)
+            await asyncio.sleep(2 * DURATION_S)
+
+    virtually(main())
+    assert "leader election: unreachable: no answer in time" in caplog.text
+
+
 def test_what_is_no_lease_makes_no_leader() -> None:
     async def main() -> None:
         all_of = Electors()

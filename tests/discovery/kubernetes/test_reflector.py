@@ -169,8 +169,8 @@ async def test_missing_rights_are_named_and_tried_again(
     async with ScriptedServer(no, no, no) as server, following(server, tmp_path) as seen:
         await server.exhausted()
         assert seen.reflector.problem == (
-            "things.example.com in namespace ns: may not list it: expected a role that allows get, "
-            f"list and watch (GET {PATH}: 403 Forbidden: things is forbidden: "
+            "things.example.com in namespace ns: may not list it: expected a role that allows list "
+            f"and watch (GET {PATH}: 403 Forbidden: things is forbidden: "
             'User "u" cannot list resource "things")'
         )
         assert not seen.reflector.is_known

@@ -79,6 +79,24 @@ async def test_what_is_forbidden_is_waited_for(
     assert "may not list" in caplog.text
 
 
+async def test_without_rights_to_objectives_and_rewrites_the_pool_is_served(
+    api: ApiServer, tmp_path: Path
+) -> None:
+    api.put(pool())
+    api.put(pod("one", "10.0.0.1"))
+    api.put(objective("a", 3))
+    faults = [
+        api.fail(403, times=None, resource=kind)
+        for kind in ("inferenceobjectives", "inferencemodelrewrites")
+    ]
+    async with serving(api, tmp_path) as served:
+        assert served.has("one")
+        assert served.told.pools["default/pool"].objectives == {}
+        for fault in faults:
+            fault.cancel()
+        await wait_until(lambda: "a" in served.told.pools["default/pool"].objectives)
+
+
 async def test_run_loads_what_was_not_loaded(api: ApiServer, tmp_path: Path) -> None:
     api.put(pool())
     async with source_of(api, tmp_path) as served:

@@ -4,7 +4,7 @@ import pytest
 
 from epp.core.resources import Endpoint, EndpointChanges, Objective, PoolSpec
 from epp.discovery.declared import EXPERIMENTAL_GROUP
-from epp.discovery.kubernetes import members
+from epp.discovery.kubernetes import destinations
 from tests.apiserver import objective, pod, pool, pool_v1alpha2
 
 from .world import Object, World, changed, served
@@ -129,7 +129,7 @@ def test_of_two_pods_at_one_address_the_first_by_name_counts() -> None:
 
 
 def test_the_number_of_endpoints_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "MAX_ENDPOINTS", 2)
+    monkeypatch.setattr(destinations, "MAX_ENDPOINTS", 2)
     world = served(*(pod(name, f"10.0.0.{number}") for number, name in enumerate("dbc", 1)))
     assert list(world.told.endpoints()) == ["default/b", "default/c"]
     assert world.view.excluded_endpoints == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from epp.core.resources import Endpoint, PoolResources
 from epp.discovery.belonging import choose, objectives_by_name, rules_in_order
 from epp.discovery.declared import LLM_D_GROUP
-from epp.discovery.kubernetes import members
+from epp.discovery.kubernetes import destinations
 from epp.discovery.kubernetes.reading import read_objective, read_pool, read_rewrite
 from tests.apiserver import model_rewrite, objective, pod, pool
 
@@ -121,7 +121,7 @@ _steps = st.one_of(
 
 @pytest.fixture(autouse=True)
 def _few_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "MAX_ENDPOINTS", _MOST)
+    monkeypatch.setattr(destinations, "MAX_ENDPOINTS", _MOST)
 
 
 @given(st.lists(_steps, min_size=20, max_size=60))
