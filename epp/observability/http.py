@@ -24,6 +24,7 @@ _PATH = (b":path", b"/v1/chat/completions")
 _LAST_WORDS_S: Final = 1.0
 """How long those who are being answered may keep the process from ending, and that twice: aiohttp
 waits, cuts them off, and waits again. Its own time is a minute."""
+_NOT_READY: Final = "not ready: no pool exists, another replica leads, or it is shutting down\n"
 _OPEN_PATHS: Final = ("/healthz", "/readyz")
 
 
@@ -121,7 +122,7 @@ class ObservabilityServer:
     async def _readyz(self, _: web.Request) -> web.Response:
         if self._is_ready():
             return web.Response(text="ready\n")
-        return web.Response(status=503, text="not ready: no resources yet, or shutting down\n")
+        return web.Response(status=503, text=_NOT_READY)
 
 
 def _denied(status: int, text: str) -> web.Response:

@@ -12,7 +12,9 @@ __all__ = ["EXT_PROC_SERVICE", "Health", "HealthServer"]
 
 EXT_PROC_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 
-_FOLLOW_READINESS: Final = ("", "readiness", EXT_PROC_SERVICE)
+# What the probes of the Go EPP's chart ask a single replica for; the Go EPP answers any name.
+_REFERENCE_SERVICE: Final = "inference-extension"
+_FOLLOW_READINESS: Final = ("", "readiness", EXT_PROC_SERVICE, _REFERENCE_SERVICE)
 _LIVENESS: Final = "liveness"
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -21,8 +23,8 @@ _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 class Health:
     """The answers to ``Check`` and ``Watch``.
 
-    ``liveness`` is serving as long as the process answers; ``readiness``, the empty name and the
-    ext_proc service follow :meth:`set_ready`, and begin as not serving.
+    ``liveness`` is serving as long as the process answers; ``readiness``, the empty name, the
+    ext_proc service and ``inference-extension`` follow :meth:`set_ready`, and begin as not serving.
     """
 
     def __init__(self) -> None:

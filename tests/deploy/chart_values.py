@@ -15,6 +15,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "standalone": {"envoy": {"enabled": True}, "networkPolicy": {"enabled": True}},
     "several": {"pools": {"selector": "inference-epp/picker=epp"}, "logLevel": "debug"},
     "older": {"pools": {"names": ["a", "b"], "group": "inference.networking.x-k8s.io"}},
+    "imports": {
+        "pools": {"imports": {"memberClusters": ["east", "west"]}},
+        "leaderElection": {"enabled": True},
+        "objectives": {"interactive": 10},
+    },
     "no-pool": {"pools": {"endpointSelector": "app=llm", "endpointTargetPorts": [8000, 8001]}},
     "whole": {
         "inferencePool": {"create": True, "matchLabels": {"app": "llm"}},

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from epp import serve
 from epp.config.arguments import picker_config
-from epp.config.cluster import ClusterOptions
 from epp.config.cluster_arguments import cluster_options
 from epp.config.picker_config import PickerConfig
 from epp.config.reference_flags import heed_reference_flags
 from epp.config.security_arguments import SecurityOptions, security_options
+from epp.discovery.cluster import ClusterOptions
 
 from .rendering import Manifest, epp_container, find, pod_spec
 
@@ -41,7 +41,7 @@ def serving(manifests: Sequence[Manifest], scratch: Path) -> Served:
     args = parser.parse_args(container["args"])
     assert heed_reference_flags(args) == []
     environment = {
-        each["name"]: _FIELDS[each["valueFrom"]["fieldRef"]["fieldPath"]]
+        each["name"]: each.get("value") or _FIELDS[each["valueFrom"]["fieldRef"]["fieldPath"]]
         for each in container["env"]
     }
     cluster = cluster_options(args, environment, scratch / "no-service-account")

@@ -93,6 +93,25 @@ def test_helm_finds_nothing_wrong(name: str) -> None:
         ({"pools": {"names": []}}, "expected names, a selector or an endpointSelector"),
         ({"pools": {"endpointSelector": "app=llm"}}, "expected the ports of the pods"),
         ({"pools": {"endpointSelector": "app=llm", "endpointTargetPorts": [0]}}, "minimum"),
+        (
+            {
+                "pools": {
+                    "imports": {"memberClusters": ["a"]},
+                    "endpointSelector": "app=llm",
+                    "endpointTargetPorts": [8000],
+                }
+            },
+            "pools.imports: expected no pools.endpointSelector beside it",
+        ),
+        (
+            {
+                "pools": {
+                    "imports": {"memberClusters": ["a"]},
+                    "group": "inference.networking.x-k8s.io",
+                }
+            },
+            "pools.imports: expected no pools.group beside it",
+        ),
         ({"inferencePool": {"create": True}}, "expected labels of the model servers"),
         ({"objectives": {"interactive": 2**31}}, "maximum"),
         ({"autoscaling": {"kind": "VPA"}}, "autoscaling/kind"),

@@ -4,6 +4,7 @@ endpoint picker that takes what it is given."""
 import functools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import kubernetes_validate
@@ -34,6 +35,11 @@ _COMPONENTS = [
     for path in _KUSTOMIZATIONS
     if path.parent.name == "components" and path.name != "leader-election"
 ]
+_TOGETHER = (
+    "high-availability+network-policy+standalone",
+    "high-availability-ready-leader+standalone",
+    "high-availability+metrics-auth+multi-cluster",
+)
 _FOREIGN = {
     "PodMonitor": "monitoring.coreos.com/v1",
     "ServiceMonitor": "monitoring.coreos.com/v1",
@@ -44,15 +50,15 @@ _OWN = 256 * 1024**2
 """What a process needs for itself, in bytes."""
 
 
-def with_component(name: str, scratch: Path) -> list[Manifest]:
-    """The base with one component, as a kustomization of a user's would have it."""
+def with_components(names: Sequence[str], scratch: Path) -> list[Manifest]:
+    """The base with components, as a kustomization of a user's would have it."""
     root = Path(os.path.relpath(KUSTOMIZE, scratch))  # kubectl takes no absolute paths
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": "inference",
         "resources": [str(root / "base")],
-        "components": [str(root / "components" / name)],
+        "components": [str(root / "components" / name) for name in names],
     }
     (scratch / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return build(scratch)
@@ -61,6 +67,7 @@ def with_component(name: str, scratch: Path) -> list[Manifest]:
 _RENDERINGS = [
     *(("kustomize", path.name) for path in _KUSTOMIZATIONS if path.parent.name != "components"),
     *(("component", path.name) for path in _COMPONENTS),
+    *(("component", names) for names in _TOGETHER),
     *(("chart", name) for name in EXAMPLES),
 ]
 
@@ -73,13 +80,20 @@ def manifests(
     if how == "chart":
         return render(EXAMPLES[name])
     if how == "component":
-        return with_component(name, tmp_path_factory.mktemp(name))
+        return with_components(name.split("+"), tmp_path_factory.mktemp(name))
     return build(KUSTOMIZE / ("base" if name == "base" else f"overlays/{name}"))
 
 
 @pytest.fixture(scope="module")
 def served(manifests: list[Manifest], tmp_path_factory: pytest.TempPathFactory) -> Served:
     return serving(manifests, tmp_path_factory.mktemp("served"))
+
+
+@pytest.mark.parametrize("late", ["high-availability", "plaintext", "multi-pool", "metrics-auth"])
+def test_what_comes_after_standalone_is_refused(late: str, tmp_path: Path) -> None:
+    # It would change Envoy's container in place of the endpoint picker's.
+    with pytest.raises(AssertionError, match="containers/0"):
+        with_components(["standalone", late], tmp_path)
 
 
 # ---- every object by itself ----
@@ -151,7 +165,8 @@ def test_probes_ask_what_is_served(manifests: list[Manifest], served: Served) ->
 async def test_the_services_of_probes_are_known() -> None:
     health = Health()
     await health.start()
-    for service in ("liveness", "readiness", EXT_PROC_SERVICE):
+    # The last one is what the Deployment of the Go EPP asks for.
+    for service in ("liveness", "readiness", EXT_PROC_SERVICE, "inference-extension"):
         assert health.status(service) is not None
 
 
@@ -253,6 +268,40 @@ def test_bindings_lead_to_roles_and_accounts(manifests: list[Manifest]) -> None:
     assert (pod_spec(manifests)["serviceAccountName"]) == "epp"
 
 
+def test_who_leads_may_say_so(manifests: list[Manifest], served: Served) -> None:
+    roles = {identity(each)[1]: each["rules"] for each in manifests if each["kind"] == "Role"}
+    lease = {name for rule in roles.get("epp-leader-election", ()) for name in names_of(rule)}
+    assert lease <= {served.cluster.lease_name}
+    assert ("epp-leader-election" in roles) == served.cluster.leader_election
+    (label,) = roles.get("epp-leader-label", [None])
+    # Whom else the label is on it finds out by a list, which the Role of an import does not have.
+    wanted = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]}
+    assert label == (None if served.cluster.leader_label is None else wanted)
+
+
+def names_of(rule: Manifest) -> list[str]:
+    names: list[str] = rule.get("resourceNames", [])
+    return names
+
+
+def test_other_clusters_are_reached_by_a_secret(manifests: list[Manifest], served: Served) -> None:
+    container = epp_container(manifests)
+    files = [each["value"] for each in container["env"] if each["name"] == "KUBECONFIG"]
+    rules = find(manifests, "Role", "epp")["rules"]
+    read = {resource for rule in rules for resource in rule["resources"]}
+    if served.cluster.pool_kind != "InferencePoolImport":
+        assert (files, "inferencepoolimports" in read) == ([], False)
+        return
+    assert served.cluster.member_contexts == ("east", "west")
+    mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
+    mount = mounts[str(Path(files[0]).parent)]
+    (volume,) = [each for each in pod_spec(manifests)["volumes"] if each["name"] == mount["name"]]
+    assert (volume["secret"], mount["readOnly"]) == ({"secretName": "epp-members"}, True)
+    # Of pods and pools of its own cluster it knows by the kubeconfig as well, if that is a member.
+    assert "inferencepoolimports" in read
+    assert not {"pods", "inferencepools"} & read
+
+
 def test_monitors_read_metrics_with_a_token_that_may(manifests: list[Manifest]) -> None:
     for each in manifests:
         if each["kind"] not in ("PodMonitor", "ServiceMonitor"):
@@ -274,14 +323,17 @@ def test_network_policies_allow_what_is_needed(manifests: list[Manifest], served
     for each in manifests:
         if each["kind"] != "NetworkPolicy":
             continue
-        args, envoy = (
-            served.args,
-            [c for c in pod_spec(manifests)["containers"] if c["name"] == "envoy"],
-        )
-        wanted = {args.grpc_port, args.health_port, args.metrics_port}
-        wanted |= {port["containerPort"] for c in envoy for port in c["ports"]}
-        allowed = {port["port"] for rule in each["spec"]["ingress"] for port in rule["ports"]}
-        assert allowed == wanted
+        args, pod = served.args, pod_spec(manifests)
+        containers = [*pod.get("initContainers", ()), *pod["containers"]]
+        listening = [port for container in containers for port in container["ports"]]
+        by_name = {port["name"]: port["containerPort"] for port in listening}
+        wanted = {port["containerPort"] for port in listening}
+        assert wanted >= {args.grpc_port, args.health_port, args.metrics_port}
+        rules = each["spec"]["ingress"]
+        named = {port["port"] for rule in rules for port in rule["ports"]}
+        # A name that no container has opens nothing.
+        assert {by_name.get(port, port) for port in named} - {"http"} == wanted
+        assert [rule for rule in rules if "from" not in rule] == [{"ports": [{"port": "http"}]}]
         egress = {
             (port["port"], port.get("protocol", "TCP"))
             for rule in each["spec"]["egress"]

@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from epp import __version__
 
 _PROJECT = Path(__file__).parents[2]
+_WHEELS = _PROJECT / "build/image-wheels"
 _BUILD_TOOLS = {"pip", "setuptools", "wheel", "hatchling", "uv", "build"}
 # Of byte code: by a hash of its source, which is not looked at (PEP 552).
 _UNCHECKED_HASH = b"\x01\x00\x00\x00"
@@ -72,11 +73,15 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Do what the first stage does, below a directory in place of the root of a file system."""
+    ready = _WHEELS / ".ready"
+    assert ready.exists(), f"{_WHEELS} is not there: run `make {ready.relative_to(_PROJECT)}`"
     root = tmp_path_factory.mktemp("image")
     # The image's Python, which has pip: with as little in it as the base image has.
     subprocess.run([sys.executable, "-m", "venv", root / "usr"], check=True)
     environment = {"PATH": f"{root / 'usr/bin'}:/usr/bin:/bin", "HOME": str(Path.home())}
     environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    # What the locks name, `make test` has fetched: an index has thousands of files to look through.
+    environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(_WHEELS)}
     directory = root / "src"
     directory.mkdir()
     for word, rest in stages()[0]:

@@ -5,7 +5,8 @@ import shutil
 from itertools import product
 from pathlib import Path
 
-from epp.discovery.kubernetes import acceptance, connection, events, status
+from epp.discovery.kubernetes.api import connection
+from epp.discovery.kubernetes.writing import acceptance, events, status
 from epp.discovery.schema import MAX_ENDPOINTS, MAX_OBJECTIVES, MAX_REWRITES
 
 from .rendering import CONFIG, KUSTOMIZE, build, find, load

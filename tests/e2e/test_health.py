@@ -21,7 +21,7 @@ from .stack import Manifests, Stack, in_process_options, model_server
 from .support import completion, eventually
 
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
-NAMES = ("", "liveness", "readiness", EXT_PROC)
+NAMES = ("", "liveness", "readiness", EXT_PROC, "inference-extension")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -102,7 +102,7 @@ async def test_alive_but_not_ready_until_the_first_resources_are_in(
     await begun.wait()
     health, http = service.health_server.port, service.observability.port
     expected = {"": NOT_SERVING, "liveness": SERVING, "readiness": NOT_SERVING}
-    expected[EXT_PROC] = NOT_SERVING
+    expected |= {EXT_PROC: NOT_SERVING, "inference-extension": NOT_SERVING}
     assert {name: await check(health, name) for name in NAMES} == expected
     assert [await probe(http, path) for path in ("/healthz", "/readyz")] == [200, 503]
     assert service.ext_proc.port == 0, "ext_proc is served although there are no resources"

@@ -151,7 +151,9 @@ class ServerConnection(ConnectionCalls):
     def _read_preface(self, data: bytes) -> int:
         """Return where the first frame starts, 0 until the whole preface is here (section 3.4)."""
         if not PREFACE.startswith(data[: len(PREFACE)]):
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 connection preface")
+            found = "TLS, which is not spoken here" if data[:1] == b"\x16" else "something else"
+            reason = f"expected an HTTP/2 connection preface, found {found}"
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, reason)
         return len(PREFACE) if len(data) >= len(PREFACE) else 0
 
     def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:

@@ -43,6 +43,7 @@ _MESSAGE_OVERHEAD_BYTES: Final = 1 << 20
 _MAX_STREAMS: Final = 100_000
 _STALL_TIMEOUT_S: Final = 300.0
 _TICK_S: Final = 1.0
+_TELL_EVERY_S: Final = 60.0
 
 
 class Http2Server:
@@ -77,6 +78,8 @@ class Http2Server:
         self.limits_met: Counter[Limit] = Counter()
         self.open_streams = 0
         self.port = 0
+        self._told_reason = ""
+        self._tell_again_s = 0.0
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -129,6 +132,13 @@ class Http2Server:
         self._report_limits()
         if not self._connections:
             self._is_idle.set()
+
+    def tell_ended(self, reason: str, now: float) -> None:
+        """Say for what a connection was ended, but for the same once a minute only: a gateway that
+        is set up wrongly tries again all the time."""
+        if reason != self._told_reason or now >= self._tell_again_s:
+            self._told_reason, self._tell_again_s = reason, now + _TELL_EVERY_S
+            logger.warning("connection ended: %s", reason)
 
     def _tick(self) -> None:
         self._ticker = None
@@ -256,7 +266,7 @@ class _Connection(asyncio.Protocol):
                 if call is not None:
                     call.half_closed()
             elif isinstance(event, ConnectionTerminated) and self._transport is not None:
-                logger.info("connection ended: %s", event.reason)
+                self._server.tell_ended(event.reason, now)
 
     def _new_call(self, event: CallStarted) -> Call:
         if event.path == _PROCESS:

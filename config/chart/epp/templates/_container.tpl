@@ -55,6 +55,11 @@
       valueFrom:
         fieldRef:
           fieldPath: status.podIP
+    {{- if include "epp.servesImports" . }}
+    # The member clusters. Its own one it reaches by the service account all the same.
+    - name: KUBECONFIG
+      value: /etc/epp-members/kubeconfig
+    {{- end }}
   ports:
     - name: grpc-ext-proc
       containerPort: 9002
@@ -112,6 +117,11 @@
     {{- if and (include "epp.tls" .) $values.tls.secretName }}
     - name: certificate
       mountPath: /etc/epp-tls
+      readOnly: true
+    {{- end }}
+    {{- if include "epp.servesImports" . }}
+    - name: members
+      mountPath: /etc/epp-members
       readOnly: true
     {{- end }}
     {{- if $values.envoy.enabled }}

@@ -33,10 +33,22 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $args = append $args (printf "--pool-name=%s" .) -}}
 {{- end -}}
 {{- end -}}
-{{- if ne $pools.group "inference.networking.k8s.io" -}}
+{{- if include "epp.servesImports" . -}}
+{{- if $pools.endpointSelector }}{{ fail "pools.imports: expected no pools.endpointSelector beside it" }}{{ end -}}
+{{- if ne $pools.group "inference.networking.k8s.io" }}{{ fail "pools.imports: expected no pools.group beside it" }}{{ end -}}
+{{- $args = concat $args (list "--pool-kind=InferencePoolImport" (printf "--member-clusters=%s" (join "," $pools.imports.memberClusters))) -}}
+{{- if $pools.imports.actAsExportingController -}}
+{{- $args = append $args "--act-as-exporting-controller" -}}
+{{- end -}}
+{{- else if ne $pools.group "inference.networking.k8s.io" -}}
 {{- $args = append $args (printf "--pool-group=%s" $pools.group) -}}
 {{- end -}}
 {{- toJson $args -}}
+{{- end }}
+
+{{- /* Whether the pools are those that other clusters export. */ -}}
+{{- define "epp.servesImports" -}}
+{{- if .Values.pools.imports.memberClusters -}}true{{- end -}}
 {{- end }}
 
 {{- /* Whether ext_proc is served with TLS: not to an Envoy in the same pod. */ -}}
@@ -53,7 +65,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "epp.leaseName" -}}
 {{- $pools := .Values.pools -}}
 {{- if not (or $pools.endpointSelector $pools.selector) -}}
-{{- $name := printf "epp-%s-%s.llm-d.ai" .Release.Namespace (join "-" (sortAlpha $pools.names)) -}}
+{{- $name := printf "epp-%s-%s%s.llm-d.ai" .Release.Namespace (ternary "import-" "" (eq (include "epp.servesImports" .) "true")) (join "-" (sortAlpha $pools.names)) -}}
 {{- if le (len $name) 253 -}}{{ $name }}{{- end -}}
 {{- end -}}
 {{- end }}
