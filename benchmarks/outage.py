@@ -183,7 +183,9 @@ class _Measuring:
 
 
 def _kind(request: Recorded) -> str:
-    return f"{request.verb} {request.status}"
+    # One object is asked for to see whether versions have gone back; nothing is listed for that.
+    verb = "look" if request.query.get("limit") == "1" else request.verb
+    return f"{verb} {request.status}"
 
 
 def _render(document: Document) -> str:

@@ -9,19 +9,19 @@ from typing import Any, Final
 
 from epp.clock import monotonic_s
 from epp.discovery.cluster import ClusterOptions
-from epp.discovery.kubernetes.acceptance import KnownPools
-from epp.discovery.kubernetes.connection import ClusterConnection
-from epp.discovery.kubernetes.events import EventWriter
-from epp.discovery.kubernetes.export_writer import ExportWriter
-from epp.discovery.kubernetes.import_source import ImportSource
-from epp.discovery.kubernetes.leader import LeaderElector
-from epp.discovery.kubernetes.leader_label import LeaderLabel
-from epp.discovery.kubernetes.mirror import Changes
+from epp.discovery.kubernetes.api.connection import ClusterConnection
+from epp.discovery.kubernetes.election.leader import LeaderElector
+from epp.discovery.kubernetes.election.leader_label import LeaderLabel
+from epp.discovery.kubernetes.imports.export_writer import ExportWriter
+from epp.discovery.kubernetes.imports.source import ImportSource
 from epp.discovery.kubernetes.objects import InferenceObjective
-from epp.discovery.kubernetes.reports import PoolReports
 from epp.discovery.kubernetes.review import Denial, MetricsReview
 from epp.discovery.kubernetes.source import KubernetesSource
-from epp.discovery.kubernetes.status import StatusWriter
+from epp.discovery.kubernetes.watch.mirror import Changes
+from epp.discovery.kubernetes.writing.acceptance import KnownPools
+from epp.discovery.kubernetes.writing.events import EventWriter
+from epp.discovery.kubernetes.writing.reports import PoolReports
+from epp.discovery.kubernetes.writing.status import StatusWriter
 from epp.discovery.source import ResourceListener
 from epp.observability.cluster import ClusterState
 from epp.observability.metrics import Metrics
@@ -161,9 +161,12 @@ class Cluster:
     # What is made
 
     def _make_source(self) -> KubernetesSource | ImportSource:
-        options = self._options
-        if options.pool_kind == "InferencePool":
+        if self._options.pool_kind == "InferencePool":
             return self._make_own_source()
+        return self._make_import_source()
+
+    def _make_import_source(self) -> ImportSource:
+        options = self._options
         source = ImportSource(
             self._connection,
             self._members,

@@ -19,7 +19,6 @@ from epp.config.arguments import (
     positive,
     seconds,
 )
-from epp.config.cluster import ClusterOptions
 from epp.config.cluster_arguments import (
     add_cluster_arguments,
     add_pool_arguments,
@@ -39,6 +38,7 @@ from epp.config.security_arguments import (
 )
 from epp.core.claims import ClaimsOptions
 from epp.core.exchange import ExchangeLimits
+from epp.discovery.cluster import ClusterOptions
 from epp.observability.logs import LogFormat, set_up_logging
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 what becomes of it when it leads, when it hands over, and when it is told of bad configuration."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from epp.errors import UsageError
 from epp.observability.metrics import Metrics
 from epp.service import Service
 from tests.apiserver import ApiServer, objective, pod, pool, pool_import
+from tests.discovery.support import wait_until
 
 LABEL = "inference-epp/leader"
 LEASE = "epp-default-llm.llm-d.ai"
@@ -50,12 +51,6 @@ class Running:
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"llm_d_epp_{name}", labels)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30.0):
-        while not condition():  # noqa: ASYNC110 - of others
-            await asyncio.sleep(0.01)
 
 
 def options(api: ApiServer, directory: Path, **more: Any) -> ClusterOptions:
@@ -129,16 +124,18 @@ async def test_one_that_is_alone_serves_and_writes(tmp_path: Path) -> None:
             assert resources.pool.key == "default/llm"
             assert len(resources.endpoints) == 1
             assert running.cluster.is_leader
-            await until(lambda: conditions(api, "batch") == [("Accepted", "True")])
-            await until(lambda: "ObjectiveRejected" in events(api))
+            await wait_until(lambda: conditions(api, "batch") == [("Accepted", "True")])
+            await wait_until(lambda: "ObjectiveRejected" in events(api))
             running.cluster.configuration_rejected("picker.yaml: found no profile")
-            await until(lambda: "ConfigurationRejected" in events(api))
+            await wait_until(lambda: "ConfigurationRejected" in events(api))
             rejected = events(api)["ConfigurationRejected"]
             assert rejected["note"] == "picker.yaml: found no profile"
             assert rejected["regarding"]["name"] == "llm"
             assert rejected["regarding"]["apiVersion"] == "inference.networking.k8s.io/v1"
             assert rejected["reportingInstance"] == "epp-1"
-            await until(lambda: running.metric("kubernetes_events_written_total", result="ok") == 2)
+            await wait_until(
+                lambda: running.metric("kubernetes_events_written_total", result="ok") == 2
+            )
             assert (running.metric("status_writes_total", result="ok") or 0) >= 1
             assert running.metric("leader") is None
             assert running.metric("leader_label_requests_total", result="ok") is None
@@ -152,22 +149,22 @@ async def test_the_leader_alone_writes_and_its_pod_bears_the_label(tmp_path: Pat
         for name in ("epp-1", "epp-2"):
             api.put(pod(name, labels={"app": "epp"}))
         first = await exits.enter_async_context(at_work(options(api, tmp_path, **elected("epp-1"))))
-        await until(lambda: bearers(api) == ["epp-1"])
+        await wait_until(lambda: bearers(api) == ["epp-1"])
         second = await exits.enter_async_context(
             at_work(options(api, tmp_path, **elected("epp-2")))
         )
         assert (first.cluster.is_leader, second.cluster.is_leader) == (True, False)
         second.cluster.configuration_rejected("of a follower")
         first.cluster.configuration_rejected("of the leader")
-        await until(lambda: events(api))
+        await wait_until(lambda: events(api))
         assert [each["note"] for each in events(api).values()] == ["of the leader"]
 
         await first.cluster.hand_over()
         assert not first.cluster.is_leader
         assert first.standings == 2
         assert bearers(api) == ["epp-1"]  # it serves until the other one is found
-        await until(lambda: second.cluster.is_leader)
-        await until(lambda: bearers(api) == ["epp-2"])
+        await wait_until(lambda: second.cluster.is_leader)
+        await wait_until(lambda: bearers(api) == ["epp-2"])
         assert second.standings == 1
         assert (first.metric("leader"), second.metric("leader")) == (0, 1)
         assert second.metric("leader_transitions_total") == 1
@@ -180,7 +177,7 @@ async def test_the_label_goes_with_the_last_one(tmp_path: Path) -> None:
         api.put(pool("llm"))
         api.put(pod("epp-1", labels={"app": "epp"}))
         async with at_work(options(api, tmp_path, **elected("epp-1"))) as running:
-            await until(lambda: bearers(api) == ["epp-1"])
+            await wait_until(lambda: bearers(api) == ["epp-1"])
             await running.cluster.hand_over()
         assert bearers(api) == []
 
@@ -191,7 +188,7 @@ async def test_without_a_pool_object_there_are_no_events(tmp_path: Path) -> None
         running.cluster.configuration_rejected("picker.yaml: found no profile")
         assert "report on pools" not in {each.get_name() for each in running.tasks}
         api.put(objective("batch", pool="llm"))
-        await until(lambda: conditions(api, "batch"))
+        await wait_until(lambda: conditions(api, "batch"))
         assert events(api) == {}
 
 
@@ -203,7 +200,7 @@ async def test_events_on_imports_are_about_imports(tmp_path: Path) -> None:
         async with at_work(options(api, tmp_path, **more)) as running:
             await asyncio.sleep(0)  # it has looked at what there is
             running.cluster.configuration_rejected("picker.yaml: found no profile")
-            await until(lambda: "ConfigurationRejected" in events(api))
+            await wait_until(lambda: "ConfigurationRejected" in events(api))
             regarding = events(api)["ConfigurationRejected"]["regarding"]
             assert regarding["kind"] == "InferencePoolImport"
             assert regarding["apiVersion"] == f"{group}/v1alpha1"
@@ -231,6 +228,6 @@ async def test_a_configuration_that_the_service_rejects_is_told_on_the_pool(tmp_
         async with Service(given) as service:
             config.write_text("after")
             service.reload()
-            await until(lambda: "ConfigurationRejected" in events(api))
+            await wait_until(lambda: "ConfigurationRejected" in events(api))
             told = events(api)["ConfigurationRejected"]
             assert told["note"] == "picker.yaml: found no profile"

@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 
 from epp.config import ServeOptions
-from epp.config.cluster import ClusterOptions
 from epp.config.options import SelfSigned
+from epp.discovery.cluster import ClusterOptions
 from epp.service import Service
 from tests.apiserver import ApiServer, pool
 from tests.proxy.tls_peers import Files, Pair, client_context, hear

@@ -122,6 +122,22 @@ async def test_changes_of_endpoints_reach_router_scraper_and_workers(world: Worl
     assert world.hub.said[-1] == "default/first +1 -1"
 
 
+async def test_a_pool_without_endpoints_is_told_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "epp.served_pools")
+    world.served.pool_applied(state(FIRST))
+    world.served.pool_applied(state(FIRST))
+    world.served.endpoints_changed(FIRST.key, EndpointChanges(present=(endpoint(1), endpoint(2))))
+    world.served.endpoints_changed(FIRST.key, EndpointChanges(gone=(endpoint(1).destination,)))
+    world.served.endpoints_changed(FIRST.key, EndpointChanges(gone=(endpoint(2).destination,)))
+    world.served.pool_gone(FIRST.key)
+    world.served.pool_applied(state(FIRST))
+    told = [each.getMessage() for each in caplog.records if "ready" in each.getMessage()]
+    empty = "no endpoint is ready, requests wait for one pool=default/first"
+    assert told == [empty, "endpoints are ready again pool=default/first endpoints=2", empty, empty]
+
+
 async def test_conversations_are_told_apart_while_any_pool_chooses(world: World) -> None:
     targets = (ModelTarget("a", 1), ModelTarget("b", 1))
     world.served.pool_applied(state(FIRST, 1))

@@ -21,6 +21,7 @@ __all__ = [
     "add_flow_arguments",
     "add_scrape_arguments",
     "add_switch",
+    "key_of",
     "name_list",
     "picker_config",
     "port",
@@ -226,3 +227,8 @@ def add_switch(
     group.add_argument(
         flag, nargs="?", const=True, type=switch, default=default, metavar="true|false", help=help
     )
+
+
+def key_of(flag: str) -> str:
+    """Return the name under which argparse keeps what was given for a flag, ``--like-this``."""
+    return flag[2:].replace("-", "_")

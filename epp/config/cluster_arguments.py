@@ -15,8 +15,8 @@ from typing import Any, Final, get_args
 
 from msgspec.structs import replace
 
-from epp.config.arguments import add_switch, name_list, seconds, whole_number
-from epp.config.cluster import ClusterOptions, LeaderLabelOptions, PoolKind
+from epp.config.arguments import add_switch, key_of, name_list, seconds, whole_number
+from epp.discovery.cluster import ClusterOptions, LeaderLabelOptions, PoolKind
 from epp.discovery.label_selector import parse_label, parse_label_selector
 from epp.errors import UsageError
 
@@ -161,9 +161,9 @@ def _check_choice(given: Mapping[str, Any]) -> None:
     """Find what contradicts itself, or says nothing, about which pools there are to be."""
     if "manifests" in given:
         for flag in _CLUSTER_ONLY:
-            if given.get(_key(flag)):
+            if given.get(key_of(flag)):
                 raise UsageError(f"{flag} is for a cluster: found it beside --manifests")
-    chosen = [flag for flag in _CHOICES if _key(flag) in given]
+    chosen = [flag for flag in _CHOICES if key_of(flag) in given]
     if not chosen and "manifests" not in given:
         raise UsageError(
             "nothing says where pools come from; expected --manifests for files, or, for a"
@@ -172,8 +172,8 @@ def _check_choice(given: Mapping[str, Any]) -> None:
     if len(chosen) > 1:
         raise UsageError(f"found {' and '.join(chosen)}; expected one of them")
     for flag in ("--pool-selector", "--endpoint-selector"):
-        if _key(flag) in given:
-            parse_label_selector(given[_key(flag)], flag)
+        if key_of(flag) in given:
+            parse_label_selector(given[key_of(flag)], flag)
 
 
 def _target_ports(given: Mapping[str, Any]) -> tuple[int, ...]:
@@ -231,7 +231,7 @@ def _leader_label(
 def _check_election(given: Mapping[str, Any], options: ClusterOptions) -> None:
     if not options.leader_election:
         for flag in ("--ha-lease-duration", "--ha-renew-interval", "--ha-leader-label"):
-            if _key(flag) in given:
+            if key_of(flag) in given:
                 raise UsageError(f"{flag} is for --ha-enable-leader-election, which is not there")
     if 2 * options.renew_interval_s > options.lease_duration_s:
         raise UsageError(
@@ -247,7 +247,7 @@ def _check_imports(given: Mapping[str, Any], kind: PoolKind) -> None:
     if is_import and not given.get("member_clusters"):
         raise UsageError(f"--pool-kind {kind} needs --member-clusters beside it")
     for flag in ("--member-clusters", "--act-as-exporting-controller"):
-        if not is_import and given.get(_key(flag)):
+        if not is_import and given.get(key_of(flag)):
             raise UsageError(f"{flag} is for --pool-kind InferencePoolImport")
 
 
@@ -269,10 +269,6 @@ def _with_lease_name(options: ClusterOptions) -> ClusterOptions:
 
 def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:10]
-
-
-def _key(flag: str) -> str:
-    return flag[2:].replace("-", "_")
 
 
 def _name(text: str) -> str:

@@ -6,7 +6,6 @@ from typing import Literal
 
 import msgspec
 
-from epp.config.cluster import ClusterOptions
 from epp.config.scrape import ScrapeOptions
 from epp.core.claims import ClaimsOptions
 from epp.core.exchange import ExchangeLimits
@@ -14,6 +13,7 @@ from epp.core.flow import FlowOptions
 from epp.core.flow.saturation import AdaptiveOptions, SaturationOptions
 from epp.core.scheduling import Scheduler
 from epp.core.scheduling.default import default_scheduler
+from epp.discovery.cluster import ClusterOptions
 
 __all__ = ["SelfSigned", "ServeOptions", "TlsVersion", "TransportName"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from epp.config.arguments import add_switch, port, seconds, switch
+from epp.config.arguments import add_switch, key_of, port, seconds, switch
 from epp.config.data_plugins import SHORTEST_INTERVAL_S
 from epp.config.quantities import MAX_QUANTITY, Quantity
 from epp.core.exchange import ExchangeLimits
@@ -161,7 +161,7 @@ def heed_reference_flags(args: argparse.Namespace) -> list[str]:
     notes = [
         f"{flag} changes nothing: {unheeded.reason}"
         for flag, unheeded in _UNHEEDED.items()
-        if _key(flag) in given and given[_key(flag)] != unheeded.quiet
+        if key_of(flag) in given and given[key_of(flag)] != unheeded.quiet
     ]
     if "grpc_health_port" in given:
         args.health_port = args.grpc_health_port
@@ -192,11 +192,11 @@ def _unless_empty(action: argparse.Action) -> Callable[[str], Any]:
 
 def _forget_empty(given: dict[str, Any]) -> None:
     for flag in _EMPTY_BY_DEFAULT:
-        value = given.get(_key(flag))
+        value = given.get(key_of(flag))
         if isinstance(value, list):
-            value = given[_key(flag)] = [each for each in value if each is not None]
+            value = given[key_of(flag)] = [each for each in value if each is not None]
         if value is None or value == []:
-            given.pop(_key(flag), None)
+            given.pop(key_of(flag), None)
 
 
 def accept_one_dash(parser: argparse.ArgumentParser) -> None:
@@ -207,7 +207,7 @@ def accept_one_dash(parser: argparse.ArgumentParser) -> None:
 
 def _check_metric_names(given: dict[str, Any]) -> None:
     for flag, name in METRIC_NAMES.items():
-        found = given.get(_key(flag), name)
+        found = given.get(key_of(flag), name)
         if found != name:
             raise UsageError(
                 f"{flag}: found {found!r}; expected its default, {name!r}: other names are for the"
@@ -229,7 +229,3 @@ def _level(given: dict[str, Any]) -> str:
     if "zap_log_level" in given:
         return str(given["zap_log_level"])
     return "debug" if given.get("v", 0) >= _DEBUG_VERBOSITY else "info"
-
-
-def _key(flag: str) -> str:
-    return flag.lstrip("-").replace("-", "_")

@@ -30,10 +30,6 @@ class PoolFinder:
         self._claimants: dict[_Claim, frozenset[str]] = {}
         self._only: str | None = None
 
-    def __len__(self) -> int:
-        """Return how many pools there are."""
-        return len(self._claims)
-
     def put(self, resources: PoolResources) -> None:
         """Know a pool, or what has become of it."""
         key = resources.pool.key

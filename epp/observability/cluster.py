@@ -8,7 +8,7 @@ import msgspec
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from epp.discovery.kubernetes.statistics import RequestStatistics, WatchStatistics
+from epp.discovery.kubernetes.api.statistics import RequestStatistics, WatchStatistics
 from epp.observability.families import counter, gauge
 
 __all__ = ["ClusterMetrics", "ClusterState"]
@@ -23,9 +23,8 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     ``is_leader`` is None where there is no election, ``leader_transitions`` how often the leader
     was seen to be another one. ``status_writes`` counts by what came of them, in a few words; so do
     ``election_requests``, ``label_requests``, those for the label of the leader's pod, and
-    ``events``.
-    ``problems`` are numbers of objects that are no good now, by kind, ``excluded_endpoints`` those
-    that pools have too many of.
+    ``events``. ``problems`` are numbers of objects that are no good now, by kind,
+    ``excluded_endpoints`` those that pools have too many of.
     """
 
     watches: tuple[WatchStatistics, ...] = ()

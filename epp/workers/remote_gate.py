@@ -117,11 +117,6 @@ class RemoteGate:
         """Whether the core decides."""
         return self._mode is _Mode.ATTACHED
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether the worker decides itself."""
-        return self._mode is _Mode.ALONE
-
     # epp.core.gate.Gate
 
     def admit(self, claims: RequestClaims, waiter: GateWaiter, now: float) -> RemoteAdmission:

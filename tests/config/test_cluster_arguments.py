@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from epp.config.cluster import ClusterOptions, LeaderLabelOptions
 from epp.config.cluster_arguments import (
     add_cluster_arguments,
     add_pool_arguments,
     cluster_options,
 )
+from epp.discovery.cluster import ClusterOptions, LeaderLabelOptions
 from epp.errors import UsageError
 
 NOWHERE = Path("/nowhere")

@@ -105,7 +105,7 @@ def problems_of(*texts: str, **options: str) -> tuple[str, ...]:
     return ()
 
 
-async def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     """Wait for something that has no event to wait for."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - any condition, also one without an event

@@ -1,6 +1,6 @@
 """What is told of the cluster."""
 
-from epp.discovery.kubernetes.statistics import (
+from epp.discovery.kubernetes.api.statistics import (
     RESTART_REASONS,
     RequestStatistics,
     WatchStatistics,

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from epp.discovery.kubernetes.errors import ApiError, ApiUnreachable, ClusterError
+from epp.discovery.kubernetes.api.errors import ApiError, ApiUnreachable, ClusterError
 
 __all__ = ["Creates", "Denial", "MetricsReview"]
 
@@ -25,7 +25,6 @@ _PATIENCE_S: Final = 5.0
 _MAX_TOKENS: Final = 1_000
 _MAX_REVIEWS: Final = 4
 _MAX_WAITING: Final = 100
-
 
 _RULES: Final = (
     '{apiGroups: ["authentication.k8s.io"], resources: ["tokenreviews"], verbs: ["create"]} and'
@@ -72,10 +71,9 @@ class MetricsReview:
     """Tells whether the owner of a bearer token may ``get`` the URL ``/metrics``.
 
     An answer counts for 60 s, a denial for 10 s, by the hash of the token; 1,000 of either kind are
-    remembered.
-    While the API server cannot be asked, who was allowed within the last 10 minutes still is, and
-    nobody else. It has 5 s to answer; four questions are under way at a time, and 100 may wait.
-    ``clock`` gives monotonic seconds.
+    remembered. While the API server cannot be asked, who was allowed within the last 10 minutes
+    still is, and nobody else. It has 5 s to answer; four questions are under way at a time, and 100
+    may wait. ``clock`` gives monotonic seconds.
     """
 
     def __init__(self, connection: Creates, clock: Callable[[], float]) -> None:

@@ -6,9 +6,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from epp.discovery.kubernetes.mirror import Changes
 from epp.discovery.kubernetes.objects import CustomObject
 from epp.discovery.kubernetes.reading import BadObject
+from epp.discovery.kubernetes.watch.mirror import Changes
 
 __all__ = ["Difference", "Shelf"]
 

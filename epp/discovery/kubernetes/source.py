@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -11,18 +10,15 @@ import msgspec
 from epp.core.resources import PoolSpec
 from epp.discovery.cluster import ClusterOptions
 from epp.discovery.declared import API_VERSIONS
-from epp.discovery.kubernetes.acceptance import KnownPools, PoolName
-from epp.discovery.kubernetes.connection import ClusterConnection
-from epp.discovery.kubernetes.mirror import Changes
-from epp.discovery.kubernetes.objects import (
-    InferenceModelRewrite,
-    InferenceObjective,
-    InferencePool,
-)
-from epp.discovery.kubernetes.reflector import Pace
-from epp.discovery.kubernetes.statistics import WatchStatistics
-from epp.discovery.kubernetes.view import GROUPS, ClusterView, KnownObjective, KnownPool, Scope
+from epp.discovery.kubernetes.api.connection import ClusterConnection
+from epp.discovery.kubernetes.api.statistics import WatchStatistics
+from epp.discovery.kubernetes.objects import InferenceObjective, InferencePool
+from epp.discovery.kubernetes.view import ClusterView, KnownPool, Scope
+from epp.discovery.kubernetes.watch.mirror import Changes
+from epp.discovery.kubernetes.watch.pace import Pace
+from epp.discovery.kubernetes.watched_source import WatchedSource
 from epp.discovery.kubernetes.watching import Watching
+from epp.discovery.kubernetes.writing.acceptance import KnownPools, PoolName
 from epp.discovery.label_selector import parse_label_selector
 from epp.discovery.source import ResourceListener
 from epp.errors import UsageError
@@ -32,9 +28,6 @@ __all__ = ["KubernetesSource", "SourceStatistics"]
 logger = logging.getLogger(__name__)
 
 _POOL_KIND: Final = "InferencePool"
-_CHUNK: Final = 100
-"""How many pods or endpoints are worked off before others get their turn: that takes the view and
-the core together less than 2 ms."""
 
 
 class SourceStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +43,7 @@ class SourceStatistics(msgspec.Struct, frozen=True, kw_only=True):
     excluded_endpoints: int
 
 
-class KubernetesSource:
+class KubernetesSource(WatchedSource):
     """The pools of one namespace that the ``options`` choose, and all that belongs to them.
 
     What changes within ``coalesce_s`` is told at once. Where the API server cannot be reached, what
@@ -73,21 +66,15 @@ class KubernetesSource:
         on_objectives: Callable[[str, Changes[InferenceObjective]], None] = lambda _g, _c: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        super().__init__(coalesce_s=coalesce_s, on_objectives=on_objectives, sleep=sleep)
         self._options = options
-        self._coalesce_s = coalesce_s
         self._on_pools = on_pools
-        self._on_objectives = on_objectives
-        self._sleep = sleep
         self._view = ClusterView(options.pool_namespace, _scope_of(options))
         if options.endpoint_selector:
             parse_label_selector(options.endpoint_selector, "--endpoint-selector")
             self._view.serve(_standalone_pool(options), options.endpoint_selector)
-        self._wake = asyncio.Event()
-        self._watching = Watching(
-            connection, options.pool_namespace, pace=pace, wake=self._wake.set
-        )
+        self._watching = Watching(connection, options.pool_namespace, pace=pace, wake=self._wake)
         self._missing: frozenset[str] = frozenset()
-        self._is_loaded = False
 
     # What there is
 
@@ -99,10 +86,6 @@ class KubernetesSource:
     def pools(self) -> Iterator[KnownPool]:
         """All pool objects of the namespace, also those that are not served."""
         return self._view.pools()
-
-    def objectives(self) -> Iterator[KnownObjective]:
-        """All objectives of the namespace, also those of other pools."""
-        return self._view.objectives()
 
     def known_pools(self) -> KnownPools:
         """Return which pools there are, which are served, and which would be."""
@@ -126,60 +109,22 @@ class KubernetesSource:
             excluded_endpoints=self._view.excluded_endpoints,
         )
 
-    # Start, run, end
+    # Start and end
 
-    async def load(self, listener: ResourceListener) -> None:
-        """Follow the API server from now on, and return as soon as the listener knows all.
-
-        A pool that is asked for by name and does not exist is none to wait for. The first state may
-        be long in coming: without an API server it does not come.
-        """
-        try:
-            self._start()
-            while not self._watching.is_known:
-                await self._wake.wait()
-                self._watching.raise_failure()
-                self._wake.clear()
-            await self._flush(listener)
-        except BaseException:
-            await self.close()
-            raise
-        self._is_loaded = True
-
-    async def run(self, listener: ResourceListener) -> None:
-        """Tell the listener of all that changes, until cancelled; :meth:`load` may have been called
-        before."""
-        try:
-            if not self._is_loaded:
-                await self.load(listener)
-            while True:
-                await self._wake.wait()
-                await self._sleep(self._coalesce_s)
-                self._watching.raise_failure()
-                self._wake.clear()
-                await self._flush(listener)
-        finally:
-            await self.close()
-
-    async def close(self) -> None:
-        """Follow nothing any more."""
-        await self._watching.close()
+    def _all_watching(self) -> tuple[Watching, ...]:
+        return (self._watching,)
 
     def _start(self) -> None:
-        options = self._options
-        follow = self._watching.follow
-        if not options.endpoint_selector:
-            follow(self.api_version, "inferencepools", InferencePool, self._pools_changed)
-        for group in GROUPS:
-            version = f"{group}/v1alpha2"
-            objectives = partial(self._objectives_changed, group)
-            follow(version, "inferenceobjectives", InferenceObjective, objectives, is_needed=False)
-            rewrites = partial(self._view.rewrites_changed, group)
-            follow(
-                version, "inferencemodelrewrites", InferenceModelRewrite, rewrites, is_needed=False
+        if not self._options.endpoint_selector:
+            self._watching.follow(
+                self.api_version, "inferencepools", InferencePool, self._pools_changed
             )
+        self._follow_referring(self._watching, self._view)
         self._watching.follow_pods(self._view)
         self._on_pools(self.known_pools())
+
+    async def _wait_until_known(self) -> None:
+        await self._until(lambda: self._watching.is_known)
 
     # What changes
 
@@ -188,16 +133,9 @@ class KubernetesSource:
         self._watching.follow_pods(self._view)
         self._on_pools(self.known_pools())
 
-    def _objectives_changed(self, group: str, changes: Changes[InferenceObjective]) -> None:
-        self._view.objectives_changed(group, changes)
-        self._on_objectives(group, changes)
-
     async def _flush(self, listener: ResourceListener) -> None:
-        for rejection in self._view.take_rejections():
-            logger.warning("rejected, what it was before stays: %s", rejection)
-            listener.rejected()
-        while self._view.flush(listener, _CHUNK):  # noqa: ASYNC110 - this waits for nothing
-            await asyncio.sleep(0)
+        self._tell_rejections(self._view.take_rejections(), listener)
+        await self._work_off(self._view.flush, listener)
         self._tell_missing()
 
     def _tell_missing(self) -> None:

@@ -19,7 +19,6 @@ from epp.discovery.declared import (
     DeclaredRewrite,
 )
 from epp.discovery.kubernetes.members import Members, selector_text
-from epp.discovery.kubernetes.mirror import Changes
 from epp.discovery.kubernetes.objects import (
     CustomObject,
     InferenceModelRewrite,
@@ -29,10 +28,11 @@ from epp.discovery.kubernetes.objects import (
 )
 from epp.discovery.kubernetes.reading import read_objective, read_pool, read_rewrite
 from epp.discovery.kubernetes.shelf import Difference, Shelf
+from epp.discovery.kubernetes.watch.mirror import Changes
 from epp.discovery.label_selector import LabelSelector
 from epp.discovery.source import ResourceListener
 
-__all__ = ["GROUPS", "ClusterView", "KnownObjective", "KnownPool", "Scope"]
+__all__ = ["GROUPS", "ClusterView", "KnownPool", "Scope"]
 
 GROUPS: Final = (LLM_D_GROUP, EXPERIMENTAL_GROUP)
 """The API groups of objectives and rewrites; the first has precedence."""
@@ -66,14 +66,6 @@ class KnownPool(msgspec.Struct, frozen=True, kw_only=True):
     is_wanted: bool
     problem: str = ""
     endpoints: int | None = None
-
-
-class KnownObjective(msgspec.Struct, frozen=True, kw_only=True):
-    """An objective of the namespace, its API group, and why it is no good, if it is not."""
-
-    found: InferenceObjective
-    group: str
-    problem: str = ""
 
 
 class _ServedPool:
@@ -153,13 +145,6 @@ class ClusterView:
                 problem=self._pools.problems.get(name, ""),
                 endpoints=None if members is None else members.count,
             )
-
-    def objectives(self) -> Iterator[KnownObjective]:
-        """All objectives, also those of other pools."""
-        for group, shelf in self._objectives.items():
-            for name, found in shelf.objects.items():
-                problem = shelf.problems.get(name, "")
-                yield KnownObjective(found=found, group=group, problem=problem)
 
     def problems(self) -> dict[str, int]:
         """How many objects of each kind are no good."""

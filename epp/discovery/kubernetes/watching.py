@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
-from epp.discovery.kubernetes.connection import ClusterConnection
-from epp.discovery.kubernetes.mirror import Changes, KubernetesObject
+from epp.discovery.kubernetes.api.connection import ClusterConnection
+from epp.discovery.kubernetes.api.statistics import WatchStatistics
 from epp.discovery.kubernetes.objects import Pod
-from epp.discovery.kubernetes.reflector import Pace, Reflector
-from epp.discovery.kubernetes.statistics import WatchStatistics
 from epp.discovery.kubernetes.view import ClusterView
+from epp.discovery.kubernetes.watch.mirror import Changes, KubernetesObject
+from epp.discovery.kubernetes.watch.pace import Pace
+from epp.discovery.kubernetes.watch.reflector import Reflector
 
 __all__ = ["Watching"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from epp.discovery.kubernetes.connection import ClusterConnection
-from epp.discovery.kubernetes.mirror import Changes
-from epp.discovery.kubernetes.reflector import Pace, Reflector
-
-from .scripted import DEADLINE_S, ScriptedServer, kubeconfig
+from epp.discovery.kubernetes.api.connection import ClusterConnection
+from epp.discovery.kubernetes.watch.mirror import Changes
+from epp.discovery.kubernetes.watch.pace import Pace
+from epp.discovery.kubernetes.watch.reflector import Reflector
+from tests.discovery.kubernetes.scripted import DEADLINE_S, ScriptedServer, kubeconfig
 
 PATH = "/apis/example.com/v1/namespaces/ns/things"
 

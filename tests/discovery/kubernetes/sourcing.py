@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from epp.discovery.cluster import ClusterOptions
-from epp.discovery.kubernetes.acceptance import KnownPools
-from epp.discovery.kubernetes.connection import ClusterConnection
-from epp.discovery.kubernetes.reflector import Pace
+from epp.discovery.kubernetes.api.connection import ClusterConnection
 from epp.discovery.kubernetes.source import KubernetesSource
+from epp.discovery.kubernetes.watch.pace import Pace
+from epp.discovery.kubernetes.writing.acceptance import KnownPools
 from tests.apiserver import ApiServer
-
-from .world import Told
+from tests.discovery.kubernetes.world import Told
 
 PACE = Pace(first_pause_s=0.01, longest_pause_s=0.02, relist_spread_s=0.01)
 COALESCE_S = 0.005

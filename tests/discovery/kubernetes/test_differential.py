@@ -14,14 +14,13 @@ from epp.core.resources import PoolResources
 from epp.core.scheduling.default import default_scheduler
 from epp.discovery.cluster import ClusterOptions
 from epp.discovery.declared import LLM_D_GROUP, POOL_GROUP
-from epp.discovery.kubernetes.connection import ClusterConnection
+from epp.discovery.kubernetes.api.connection import ClusterConnection
 from epp.discovery.kubernetes.source import KubernetesSource
 from epp.discovery.selection import place
 from tests.apiserver import ApiServer, model_rewrite, objective, pod, pool, pool_v1alpha2
 from tests.core.support import Harness, RecordingGateWaiter
+from tests.discovery.kubernetes.world import Object, Told, World
 from tests.discovery.support import selections_of
-
-from .world import Object, Told, World
 
 _EXPERIMENTAL = "inference.networking.x-k8s.io"
 _NAMES = ("a", "b")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from epp.discovery.kubernetes.connection import ClusterConnection
-from epp.discovery.kubernetes.errors import ApiError, ApiUnreachable
+from epp.discovery.kubernetes.api.connection import ClusterConnection
+from epp.discovery.kubernetes.api.errors import ApiError, ApiUnreachable
 from epp.discovery.kubernetes.review import MetricsReview
 from tests.apiserver import ApiServer
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.apiserver import ApiServer, objective, pod, pool
+from tests.discovery.kubernetes.sourcing import serving, source_of
 from tests.discovery.support import wait_until
-
-from .sourcing import serving, source_of
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from epp.core.resources import Endpoint, EndpointChanges, Objective, PoolSpec
 from epp.discovery.declared import EXPERIMENTAL_GROUP
 from epp.discovery.kubernetes import destinations
 from tests.apiserver import objective, pod, pool, pool_v1alpha2
-
-from .world import Object, World, changed, served
+from tests.discovery.kubernetes.world import Object, World, changed, served
 
 
 def endpoint(name: str, address: str, port: int = 8000) -> Endpoint:

@@ -13,8 +13,7 @@ from epp.discovery.declared import LLM_D_GROUP
 from epp.discovery.kubernetes import destinations
 from epp.discovery.kubernetes.reading import read_objective, read_pool, read_rewrite
 from tests.apiserver import model_rewrite, objective, pod, pool
-
-from .world import Object, World, decoded
+from tests.discovery.kubernetes.world import Object, World, decoded
 
 _MOST = 4
 _POOLS = ("a", "b")

@@ -7,7 +7,6 @@ import msgspec
 
 from epp.core.resources import EndpointChanges, PoolResources
 from epp.discovery.declared import POOL_GROUP
-from epp.discovery.kubernetes.mirror import Changes
 from epp.discovery.kubernetes.objects import (
     InferenceModelRewrite,
     InferenceObjective,
@@ -15,6 +14,7 @@ from epp.discovery.kubernetes.objects import (
     Pod,
 )
 from epp.discovery.kubernetes.view import ClusterView, Scope
+from epp.discovery.kubernetes.watch.mirror import Changes
 from epp.discovery.label_selector import parse_label_selector
 from tests.apiserver import pool
 

@@ -1,0 +1,1 @@
+"""The talk with one API server: requests, answers, credentials, errors."""

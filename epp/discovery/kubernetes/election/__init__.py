@@ -1,0 +1,1 @@
+"""Which of several EPPs leads, by a Lease, and the label of its pod."""

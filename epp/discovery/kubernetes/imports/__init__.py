@@ -1,0 +1,1 @@
+"""Pools of several clusters: InferencePoolImports, their endpoints, and exports."""

@@ -1,0 +1,1 @@
+"""One collection of an API server, followed: lists, watches, and what is known of it."""

@@ -1,0 +1,1 @@
+"""What is said of objectives and pools in the cluster: conditions and Events."""
