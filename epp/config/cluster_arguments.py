@@ -16,7 +16,7 @@ from typing import Any, Final, get_args
 from msgspec.structs import replace
 
 from epp.config.arguments import add_switch, key_of, name_list, seconds, whole_number
-from epp.discovery.cluster import ClusterOptions, LeaderLabelOptions, PoolKind
+from epp.discovery.cluster import LONGEST_LEASE_S, ClusterOptions, LeaderLabelOptions, PoolKind
 from epp.discovery.label_selector import parse_label, parse_label_selector
 from epp.errors import UsageError
 
@@ -285,8 +285,9 @@ def _ports(text: str) -> list[int]:
 
 def _lease_duration(text: str) -> float:
     found_s = seconds(text)
-    if found_s < 1 or found_s % 1:  # as the API has it
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds, at least 1")
+    if not 1 <= found_s <= LONGEST_LEASE_S or found_s % 1:  # the API has whole seconds
+        expected = f"a whole number of seconds from 1 to {LONGEST_LEASE_S:g}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
     return found_s
 
 

@@ -1,13 +1,17 @@
 """Which pools of which cluster are served: what every part of the talk with it needs to know."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-__all__ = ["ClusterOptions", "LeaderLabelOptions", "PoolKind"]
+__all__ = ["LONGEST_LEASE_S", "ClusterOptions", "LeaderLabelOptions", "PoolKind"]
 
 PoolKind = Literal["InferencePool", "InferencePoolImport"]
+
+LONGEST_LEASE_S: Final = 3600.0
+"""What a Lease may claim; one that says more is a mistake that must not last for ever. Nobody may
+renew one for longer: others would take it before its holder gives up."""
 
 
 class LeaderLabelOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -192,7 +192,8 @@ def test_a_pool_is_not_called_after_a_pod_that_no_deployment_has(pod: str) -> No
         ("--endpoint-target-ports=80,x", "'x' is not a port"),
         ("--endpoint-target-ports=80,", "'' is not a port"),
         ("--member-clusters=a,,b", "'a,,b' is not a list of names"),
-        ("--ha-lease-duration=1.5", "'1.5' is not a whole number of seconds, at least 1"),
+        ("--ha-lease-duration=1.5", "'1.5' is not a whole number of seconds from 1 to 3600"),
+        ("--ha-lease-duration=2h", "'2h' is not a whole number of seconds from 1 to 3600"),
         ("--ha-renew-interval=0", "'0' is not a time above 0"),
     ],
 )

@@ -21,11 +21,9 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["LONGEST_LEASE_S", "Election", "LeaseRecord", "Read", "Step", "Wait", "Write"]
+from epp.discovery.cluster import LONGEST_LEASE_S
 
-LONGEST_LEASE_S: Final = 3600.0
-"""What a Lease may claim; one that says more is a mistake that must not last for ever. Nobody may
-renew one for longer: others would take it before its holder gives up."""
+__all__ = ["Election", "LeaseRecord", "Read", "Step", "Wait", "Write"]
 
 _VACANCY_JITTER_S: Final = 0.05
 _HOLDER_FIRST_INTERVALS: Final = 2.0

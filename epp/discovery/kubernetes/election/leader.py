@@ -14,10 +14,10 @@ from typing import Final
 
 import msgspec
 
+from epp.discovery.cluster import LONGEST_LEASE_S
 from epp.discovery.kubernetes.api.connection import ClusterConnection
 from epp.discovery.kubernetes.api.errors import ApiError, ClusterError
 from epp.discovery.kubernetes.election.election import (
-    LONGEST_LEASE_S,
     Election,
     LeaseRecord,
     Read,
