@@ -69,8 +69,9 @@ async def test_the_table_is_for_people(tmp_path: Path) -> None:
     async with routing_stack(tmp_path, [caching_server(name) for name in NAMES]) as stack:
         said = await explain(stack, file)
         destinations = map(stack.destination, range(3))
-    request, profile, verdict, *_ = said.splitlines()
+    request, pool, profile, verdict, *_ = said.splitlines()
     assert request.startswith("request: model adapter, about ")
+    assert pool == "pool: default/pool"
     assert (profile, " is picked" in verdict) == ("profile: default, max-score-picker", True)
     assert all(said.count(destination) == 1 for destination in destinations)
 
