@@ -68,6 +68,9 @@ class GrpcServer:
             # Also where the port is shared: grpcio does not just announce its limit, it refuses the
             # streams that a proxy has opened before it could know.
             ("grpc.max_concurrent_streams", _MAX_STREAMS),
+            # Else it cancels streams at random where a thousand have come and were not looked at.
+            ("grpc.server.max_pending_requests", _MAX_STREAMS),
+            ("grpc.server.max_pending_requests_hard_limit", _MAX_STREAMS),
             ("grpc.max_receive_message_length", self._max_message_bytes),
             ("grpc.max_send_message_length", self._max_message_bytes),
             # Envoy may be told to ping often; that is no reason to close its connection.

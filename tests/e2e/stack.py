@@ -182,7 +182,8 @@ class Stack:
         """Wait until so many requests are queued."""
 
         async def are_queued() -> None:
-            assert (await self.metrics()).queued(**labels) == number
+            waiting = (await self.metrics()).queued(**labels)
+            assert waiting == number
 
         await eventually(are_queued)
 
