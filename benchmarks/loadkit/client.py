@@ -44,6 +44,12 @@ class Window(msgspec.Struct, kw_only=True):
     failed: int = 0
     failures: list[str] = []
 
+    def fail(self, reason: str) -> None:
+        """Count a request that had a wrong answer or none."""
+        self.failed += 1
+        if len(self.failures) < _MAX_FAILURES_SHOWN:
+            self.failures.append(reason)
+
 
 class Load:
     """Clients with open connections, ready to run. Use it as an asynchronous context manager."""
@@ -105,12 +111,6 @@ class Load:
         if not self._asking:
             self._all_done.set()
 
-    def failed(self, reason: str) -> None:
-        """A request had a wrong answer or none."""
-        self.window.failed += 1
-        if len(self.window.failures) < _MAX_FAILURES_SHOWN:
-            self.window.failures.append(reason)
-
 
 class _Client(asyncio.Protocol):
     def __init__(self, load: Load) -> None:
@@ -169,7 +169,7 @@ class _Client(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         was_asking, self._is_asking = self._is_asking, False
-        self._load.failed(reason)
+        self._load.window.fail(reason)
         self._transport.close()
         if was_asking:
             self._load.stopped()

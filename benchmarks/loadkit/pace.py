@@ -15,7 +15,6 @@ from loadkit.http import MessageReader, WrongMessageError, header_value
 __all__ = ["paced"]
 
 _PATIENCE_S: Final = 30.0
-_MAX_FAILURES_SHOWN: Final = 5
 
 
 async def paced(task: Task, *, rate_per_s: float, duration_s: float, seed: int = 0) -> Window:
@@ -62,14 +61,8 @@ class _Load:
             await asyncio.sleep(0.005)
         for connection in self._all:
             if connection.is_asking:
-                self.failed(f"no answer within {_PATIENCE_S:g} s after the end")
+                self.window.fail(f"no answer within {_PATIENCE_S:g} s after the end")
             connection.close()
-
-    def failed(self, reason: str) -> None:
-        """A request had a wrong answer or none."""
-        self.window.failed += 1
-        if len(self.window.failures) < _MAX_FAILURES_SHOWN:
-            self.window.failures.append(reason)
 
 
 class _Connection(asyncio.Protocol):
@@ -120,5 +113,5 @@ class _Connection(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         if self.is_asking:
-            self._load.failed(reason)
+            self._load.window.fail(reason)
         self.close()
